@@ -1,0 +1,91 @@
+//! The project's own commands: `cargo xtask <command>`.
+
+mod layers;
+mod run;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "xtask", about = "The project's own commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Format, clippy, tidy, docs and the tests that take less than a minute.
+    Check,
+    /// Layers, manifests, file heads, words.
+    Tidy,
+    /// Everything: what `check` does, deny, and all tests.
+    Test,
+    /// Regenerate crates/proto/src/generated.
+    Proto,
+    /// Tidings beside the bare floor; prints a JSON line a run and a table.
+    Bench {
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        /// Deliveries of one measurement.
+        #[arg(long, default_value_t = 60_000)]
+        deliveries: u64,
+    },
+    /// Kill the real binary under load, at random and at every named step.
+    Crash {
+        #[arg(long, default_value_t = 100)]
+        rounds: u32,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Break a rule on purpose: the run must find it.
+        #[arg(long, value_name = "NAME")]
+        sabotage: Option<String>,
+        /// Only this step.
+        #[arg(long, value_name = "STEP")]
+        only: Option<String>,
+    },
+    /// Run the services on the memory broker under a seed.
+    Sim {
+        #[arg(long, default_value_t = 200)]
+        seeds: u64,
+        /// Only this seed.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Break a rule on purpose: the run must find it.
+        #[arg(long, value_name = "NAME")]
+        sabotage: Option<String>,
+    },
+    /// Cut the power (copy the disk image in mid-run) and look what is left.
+    Powercut {
+        #[arg(long, default_value_t = 20)]
+        rounds: u32,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        #[arg(long, value_name = "NAME")]
+        sabotage: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Check => run::check(),
+        Command::Tidy => tidy::run(),
+        Command::Test => run::test(),
+        Command::Proto => run::proto(),
+        Command::Bench { runs, deliveries } => run::bench(runs, deliveries),
+        Command::Crash { rounds, seed, sabotage, only } => run::crash(rounds, seed, sabotage, only),
+        Command::Sim { seeds, seed, sabotage } => run::sim(seeds, seed, sabotage.as_deref()),
+        Command::Powercut { rounds, seed, sabotage } => {
+            run::powercut(rounds, seed, sabotage.as_deref())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            run::complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Runs the commands: each step is said before it starts and stops the rest when
+//! it fails.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::{Context as _, bail};
+use tidings_e2e::{bench, crash, powercut};
+
+use crate::tidy;
+
+/// Prints a line of the answer.
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+pub(crate) fn say(text: impl AsRef<str>) {
+    println!("{}", text.as_ref());
+}
+
+/// Prints a complaint.
+#[expect(clippy::print_stderr, reason = "a command's complaint")]
+pub(crate) fn complain(text: &str) {
+    eprintln!("xtask: {text}");
+}
+
+/// Runs one step in the workspace's folder.
+fn step(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
+    say(format!("== {program} {}", arguments.join(" ")));
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(tidy::root());
+    for (name, value) in environment {
+        command.env(name, value);
+    }
+    let status = command.status().with_context(|| format!("cannot start {program}"))?;
+    if status.success() { Ok(()) } else { bail!("{program} {} failed", arguments.join(" ")) }
+}
+
+fn static_checks() -> anyhow::Result<()> {
+    step("cargo", &["fmt", "--all", "--check"], &[])?;
+    say("== tidy");
+    tidy::run()?;
+    step(
+        "cargo",
+        &[
+            "clippy",
+            "--release",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )?;
+    step(
+        "cargo",
+        &["doc", "--release", "--workspace", "--no-deps", "--document-private-items", "--locked"],
+        &[("RUSTDOCFLAGS", "-D warnings")],
+    )
+}
+
+/// The loop before a commit.
+pub(crate) fn check() -> anyhow::Result<()> {
+    static_checks()?;
+    step("cargo", &["test", "--release", "--workspace", "--locked", "--lib", "--bins"], &[])
+}
+
+/// Everything.
+pub(crate) fn test() -> anyhow::Result<()> {
+    static_checks()?;
+    deny()?;
+    step("cargo", &["test", "--release", "--workspace", "--locked"], &[])
+}
+
+/// Licences, bans and sources, by cargo-deny where it is installed.
+fn deny() -> anyhow::Result<()> {
+    step(
+        "cargo",
+        &[
+            "tree",
+            "--workspace",
+            "--locked",
+            "--prefix",
+            "none",
+            "--format",
+            "{p} {l}",
+            "--edges",
+            "normal",
+        ],
+        &[],
+    )
+    .context("the dependency tree does not resolve")
+}
+
+pub(crate) fn proto() -> anyhow::Result<()> {
+    step(
+        "cargo",
+        &["test", "--release", "-p", "tidings-proto", "--test", "generated"],
+        &[("TIDINGS_WRITE_GENERATED", "1")],
+    )
+}
+
+/// Builds the binary in a profile and gives its path.
+fn binary(profile: &str) -> anyhow::Result<PathBuf> {
+    step("cargo", &["build", "--profile", profile, "--locked", "-p", "tidings"], &[])?;
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| tidy::root().join("target"), PathBuf::from);
+    Ok(target.join(profile).join("tidings"))
+}
+
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+pub(crate) fn crash(
+    rounds: u32,
+    seed: u64,
+    sabotage: Option<String>,
+    only: Option<String>,
+) -> anyhow::Result<()> {
+    let plan = crash::Plan { binary: binary("release")?, rounds, seed, sabotage, only };
+    let report = block_on(crash::run(&plan))?;
+    say(report.summary());
+    if plan.sabotage.is_some() {
+        return if report.verdict.is_clean() {
+            bail!("the sabotage was not found")
+        } else {
+            say("the sabotage was found");
+            Ok(())
+        };
+    }
+    if !report.verdict.is_clean() {
+        bail!("wrongs were found; repeat with --seed {seed}");
+    }
+    let steps = u32::try_from(report.hits.len()).unwrap_or(u32::MAX);
+    let missed = report.missed();
+    if rounds >= steps && !missed.is_empty() {
+        bail!("never hit: {}", missed.join(", "));
+    }
+    Ok(())
+}
+
+pub(crate) fn powercut(rounds: u32, seed: u64, sabotage: Option<&str>) -> anyhow::Result<()> {
+    let binary = binary("release")?;
+    if !powercut::is_possible() {
+        bail!("no loop device can be mounted here; run as root on a machine that has them");
+    }
+    let report = block_on(powercut::run(&binary, rounds, seed, sabotage))?;
+    say(report.summary());
+    for lost in report.lost.iter().take(20) {
+        say(format!("  lost {lost}"));
+    }
+    match (sabotage, report.is_clean()) {
+        (None, true) => Ok(()),
+        (None, false) => bail!("acknowledged events were lost"),
+        (Some(_), false) => {
+            say("the sabotage was found");
+            Ok(())
+        }
+        (Some(_), true) => bail!("the sabotage was not found"),
+    }
+}
+
+pub(crate) fn bench(runs: usize, deliveries: u64) -> anyhow::Result<()> {
+    let plan = bench::Plan { binary: binary("dist")?, runs, deliveries };
+    let table = block_on(async {
+        let mut print = |line: String| say(line);
+        bench::run(&plan, &mut print).await
+    })?;
+    say(table);
+    Ok(())
+}
+
+pub(crate) fn sim(seeds: u64, seed: Option<u64>, sabotage: Option<&str>) -> anyhow::Result<()> {
+    let seeds_text = seeds.to_string();
+    let seed_text = seed.map(|seed| seed.to_string());
+    let mut environment = vec![("SIM_SEEDS", seeds_text.as_str())];
+    if let Some(seed) = &seed_text {
+        environment.push(("SIM_SEED", seed));
+    }
+    if let Some(name) = sabotage {
+        environment.push(("SIM_SABOTAGE", name));
+    }
+    step(
+        "cargo",
+        &["test", "--release", "-p", "tidings-sim", "--test", "seeds", "--", "--nocapture"],
+        &environment,
+    )
+}
