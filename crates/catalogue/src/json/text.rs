@@ -1,0 +1,56 @@
+//! The content of strings.
+
+use std::borrow::Cow;
+
+/// The value of four hexadecimal digits.
+pub(super) fn hex4(digits: &str) -> Option<u32> {
+    if digits.len() != 4 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    u32::from_str_radix(digits, 16).ok()
+}
+
+/// Resolves the escapes of a string's content that the scanner has accepted.
+pub(super) fn unescape(raw: &str) -> Cow<'_, str> {
+    if !raw.contains('\\') {
+        return raw.into();
+    }
+    let mut resolved = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        resolved.push_str(plain);
+        let mut chars = escape.chars();
+        match chars.next() {
+            Some('b') => resolved.push('\u{8}'),
+            Some('f') => resolved.push('\u{c}'),
+            Some('n') => resolved.push('\n'),
+            Some('r') => resolved.push('\r'),
+            Some('t') => resolved.push('\t'),
+            Some('u') => {
+                let (decoded, after) = code_point(chars.as_str());
+                resolved.push(decoded);
+                rest = after;
+                continue;
+            }
+            Some(same) => resolved.push(same),
+            None => {}
+        }
+        rest = chars.as_str();
+    }
+    resolved.push_str(rest);
+    resolved.into()
+}
+
+/// The character of a `\u` escape (its `\u` is behind), and what follows it.
+fn code_point(text: &str) -> (char, &str) {
+    let unit = text.get(..4).and_then(hex4).unwrap_or(0xFFFD);
+    let after = text.get(4..).unwrap_or_default();
+    if (0xD800..=0xDBFF).contains(&unit)
+        && let Some(low) = after.strip_prefix("\\u").and_then(|low| low.get(..4)).and_then(hex4)
+        && (0xDC00..=0xDFFF).contains(&low)
+    {
+        let point = 0x1_0000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
+        return (char::from_u32(point).unwrap_or('\u{FFFD}'), after.get(6..).unwrap_or_default());
+    }
+    (char::from_u32(unit).unwrap_or('\u{FFFD}'), after)
+}

@@ -1,0 +1,144 @@
+//! One open notification, and the facts that are said about it.
+
+use std::time::Duration;
+
+use tidings_types::{
+    AttemptCode, EndReason, Lane, NotificationId, Offset, Partition, RunId, Timestamp,
+};
+
+/// Where a delivery record stands in its webhook's topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct At {
+    pub partition: Partition,
+    pub offset: Offset,
+}
+
+/// How far a notification has come in its run. Totals, never differences: the
+/// last one in log order wins. Rule: outcomes carry totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Attempts that have ended.
+    pub attempts: u32,
+    /// Steps of the ladder that are done. A resend that joined sets it back.
+    pub ladder_step: u32,
+    /// When the first attempt of the run began; zero before it.
+    pub first_attempt: Timestamp,
+    /// When the first attempt failed; zero before it.
+    pub first_failure: Timestamp,
+    /// When the next attempt is due; zero: at once.
+    pub due: Timestamp,
+    /// The number of an ordered webhook's notification; zero: none.
+    pub number: u64,
+}
+
+/// An open notification as checkpoints and outcomes tell of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub at: At,
+    pub notification: NotificationId,
+    pub run: RunId,
+    pub lane: Lane,
+    pub totals: Totals,
+}
+
+/// A delivery record as it was read. `B` is the body's carrier, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Arrived<B> {
+    pub offset: Offset,
+    pub notification: NotificationId,
+    pub run: RunId,
+    pub lane: Lane,
+    /// Past it the notification is expired.
+    pub deadline: Option<Timestamp>,
+    /// Bytes that it holds in memory.
+    pub size: usize,
+    pub body: B,
+}
+
+/// What a fact says. Ends carry what the recorder shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FactKind {
+    /// Open, with these totals (a resend joined it).
+    TakenUp,
+    AttemptFailed,
+    Delivered,
+    Undelivered(EndReason),
+    Expired,
+    Cancelled,
+    /// A resend whose notification was still open.
+    Joined,
+}
+
+impl FactKind {
+    /// Whether nothing follows it in its run.
+    pub const fn is_end(self) -> bool {
+        match self {
+            Self::TakenUp | Self::AttemptFailed => false,
+            Self::Delivered
+            | Self::Undelivered(_)
+            | Self::Expired
+            | Self::Cancelled
+            | Self::Joined => true,
+        }
+    }
+}
+
+/// The attempt that a fact is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptFact {
+    pub code: AttemptCode,
+    /// Zero if the endpoint did not answer.
+    pub http_status: u16,
+    pub duration: Duration,
+}
+
+/// One fact about one notification, to be appended to `tidings.outcomes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fact {
+    pub kind: FactKind,
+    pub entry: Entry,
+    pub time: Timestamp,
+    pub attempt: Option<AttemptFact>,
+}
+
+/// What an attempt came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub attempt: AttemptFact,
+    pub retry_after: Option<Duration>,
+}
+
+impl Report {
+    pub fn is_delivered(&self) -> bool {
+        self.attempt.code == AttemptCode::Delivered
+    }
+}
+
+/// What happens to an open notification now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Until `due`.
+    Waiting,
+    /// Its body is being read from the log again; a place in flight is taken.
+    Loading,
+    /// A request is under way.
+    InFlight,
+    /// Its failed attempt has been handed to the log; these totals hold once the
+    /// log has acknowledged it.
+    Reporting(Totals),
+    /// Its end has been handed to the log.
+    Ending,
+}
+
+/// An open notification in its owner's memory.
+#[derive(Debug)]
+pub(crate) struct Open<B> {
+    pub(crate) entry: Entry,
+    pub(crate) phase: Phase,
+    pub(crate) deadline: Option<Timestamp>,
+    pub(crate) body: Option<B>,
+    pub(crate) size: usize,
+    /// A resend joined while the request was under way: if it fails, the next one
+    /// is due at once with a fresh ladder.
+    pub(crate) joined: bool,
+}

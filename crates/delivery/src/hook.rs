@@ -1,0 +1,278 @@
+//! One webhook at its slot's owner: a state machine over its delivery partitions.
+//!
+//! Inputs: records that were read, attempts that have ended, facts that the log
+//! has acknowledged, changes of the registry, the time. Outputs: the next [`Step`]
+//! to do, and [`Fact`]s to append. An open notification goes
+//!
+//! ```text
+//!            ┌──────────────── acknowledged ─────────────────┐
+//!            ▼                                               │
+//! read ─► (taken up) ─► Waiting ─► Loading ─► InFlight ─► Reporting
+//!            │             └────────────────►   │
+//!            └─────────────── end ──────────────┴─► Ending ─► forgotten
+//! ```
+//!
+//! A healthy first attempt skips Waiting and Loading and makes one fact. Rule:
+//! outcome before checkpoint: what a fact says enters the state only when the log
+//! has acknowledged it; until then a checkpoint shows the state before it.
+
+mod attempts;
+mod log;
+mod take_up;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tidings_types::{EndReason, Lane, NotificationId, Partition, RunId, Timestamp, WebhookId};
+
+use crate::{
+    At, Entry, Fact, FactKind, Gate, Ladder, Process, Proposal, Remembered, Standing,
+    entry::{AttemptFact, Phase},
+    partition::PartitionState,
+};
+
+/// What to do next for a webhook.
+#[derive(Debug)]
+pub enum Step<B> {
+    /// Start this attempt, then call [`Hook::finished`].
+    Attempt(Attempt<B>),
+    /// Read this record again, then call [`Hook::loaded`].
+    Load(At),
+    /// Nothing can start now.
+    Idle,
+}
+
+/// An attempt to start.
+#[derive(Debug)]
+pub struct Attempt<B> {
+    pub at: At,
+    pub notification: NotificationId,
+    pub run: RunId,
+    pub lane: Lane,
+    /// 1-based within its run.
+    pub number: u32,
+    pub body: B,
+}
+
+/// Whether a partition should be read from the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Go on reading.
+    Go,
+    /// Enough has been read ahead.
+    Hold,
+    /// Nothing is taken up for now: stop reading, nothing is kept in memory.
+    Stop,
+}
+
+/// The state of one webhook.
+#[derive(Debug)]
+pub struct Hook<B> {
+    id: WebhookId,
+    gate: Gate,
+    ladder: Arc<Ladder>,
+    lanes: [Option<PartitionState<B>>; 2],
+    remembered: Remembered,
+    /// Open notifications by id, for resends to join.
+    open_ids: HashMap<NotificationId, At>,
+    facts: Vec<Fact>,
+    proposal: Option<Proposal>,
+    /// How many notifications of a suspended or deleted webhook may still end in
+    /// the present [`UNSENT_EVERY`], and when that began.
+    unsent_left: usize,
+    unsent_since: Timestamp,
+}
+
+const BOTH: [Lane; 2] = [Lane::Urgent, Lane::Standard];
+
+const fn index(lane: Lane) -> usize {
+    match lane {
+        Lane::Standard => 0,
+        Lane::Urgent => 1,
+    }
+}
+
+impl<B: Clone> Hook<B> {
+    pub fn new(
+        id: WebhookId,
+        standing: Standing,
+        max_in_flight: usize,
+        ladder: Arc<Ladder>,
+    ) -> Self {
+        Self {
+            id,
+            gate: Gate::new(standing, max_in_flight),
+            ladder,
+            lanes: [None, None],
+            remembered: Remembered::default(),
+            open_ids: HashMap::new(),
+            facts: Vec::new(),
+            proposal: None,
+            unsent_left: UNSENT_AT_ONCE,
+            unsent_since: Timestamp::ZERO,
+        }
+    }
+
+    pub fn id(&self) -> WebhookId {
+        self.id
+    }
+
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Takes over what the registry says now. What waited through an inactive time
+    /// and is past its window or deadline ends without an attempt (design §10).
+    pub fn set(
+        &mut self,
+        standing: Standing,
+        max_in_flight: usize,
+        ladder: Arc<Ladder>,
+        now: Timestamp,
+        process: &mut Process,
+    ) {
+        self.ladder = ladder;
+        if self.gate.standing() == Standing::Inactive && standing == Standing::Active {
+            self.sweep(now, process);
+        }
+        self.gate.set(standing, max_in_flight);
+    }
+
+    /// Open notifications of all lanes.
+    pub fn open(&self) -> usize {
+        self.lanes.iter().flatten().map(|lane| lane.open.len()).sum()
+    }
+
+    /// Notifications that have been taken up or read and have no end, and the
+    /// oldest of them by lane: the age of a first attempt that has not succeeded.
+    pub fn oldest_first_attempt(&self, lane: Lane) -> Option<Timestamp> {
+        let open = &self.lanes[index(lane)].as_ref()?.open;
+        open.values()
+            .map(|open| open.entry.totals.first_attempt)
+            .filter(|first| *first != Timestamp::ZERO)
+            .min()
+    }
+
+    /// Whether everything that was read has ended and been acknowledged.
+    pub fn is_settled(&self) -> bool {
+        self.facts.is_empty()
+            && self.lanes.iter().flatten().all(|lane| lane.open.is_empty() && lane.ahead.is_empty())
+    }
+
+    /// A change of the webhook's status that what it answered calls for. Given once.
+    pub fn take_proposal(&mut self) -> Option<Proposal> {
+        self.proposal.take()
+    }
+
+    /// The facts made since the last call, in order. Each is to be appended to
+    /// `tidings.outcomes`, and then given to [`Hook::acknowledged`].
+    pub fn facts(&mut self) -> std::vec::Drain<'_, Fact> {
+        self.facts.drain(..)
+    }
+
+    /// When to ask again although nothing happens.
+    pub fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let waiting = self.lanes.iter().flatten().filter_map(|lane| lane.waiting.first());
+        let first = waiting.map(|(due, _)| *due).min();
+        match self.gate.standing() {
+            Standing::Active => first.filter(|first| *first > now),
+            Standing::Inactive => first.map(|first| first.max(now + SWEEP)),
+            Standing::Suspended | Standing::Deleted => {
+                let queued = self.lanes.iter().flatten().any(|lane| !lane.ahead.is_empty());
+                (first.is_some() || queued).then_some(now + UNSENT_EVERY)
+            }
+        }
+    }
+
+    fn say(&mut self, process: &mut Process, fact: Fact) {
+        process.facts += 1;
+        self.facts.push(fact);
+    }
+
+    /// Hands the end of an open notification to the log.
+    fn end(
+        &mut self,
+        process: &mut Process,
+        at: At,
+        kind: FactKind,
+        now: Timestamp,
+        attempt: Option<AttemptFact>,
+    ) {
+        let Some(lane) = self.lane_mut(at.partition) else { return };
+        lane.stop_waiting(at.offset);
+        let Some(open) = lane.open.get_mut(&at.offset) else { return };
+        debug_assert!(open.phase != Phase::Ending, "a run ends once");
+        open.phase = Phase::Ending;
+        if open.body.take().is_some() {
+            process.kept_bytes = process.kept_bytes.saturating_sub(open.size);
+        }
+        let entry = open.entry;
+        self.say(process, Fact { kind, entry, time: now, attempt });
+    }
+
+    fn lane_mut(&mut self, partition: Partition) -> Option<&mut PartitionState<B>> {
+        self.lanes[index(Lane::from_partition(partition))].as_mut()
+    }
+
+    fn lane(&self, partition: Partition) -> Option<&PartitionState<B>> {
+        self.lanes[index(Lane::from_partition(partition))].as_ref()
+    }
+
+    /// Remembers a notification that was taken up. Rule: remembered ids.
+    fn remember(&mut self, process: &mut Process, entry: &Entry) {
+        let before = self.remembered.len();
+        let limit = process.remember_limit();
+        self.remembered.insert(entry.notification, entry.run, entry.at, limit);
+        process.remembered = (process.remembered + self.remembered.len()).saturating_sub(before);
+    }
+
+    /// Whether a suspended or deleted webhook's notification may end now: what is
+    /// queued ends at a bounded rate (design §10).
+    fn may_end_unsent(&mut self, now: Timestamp) -> bool {
+        match self.gate.standing() {
+            Standing::Active | Standing::Inactive => return true,
+            Standing::Suspended | Standing::Deleted => {}
+        }
+        if now.since(self.unsent_since) >= UNSENT_EVERY {
+            self.unsent_since = now;
+            self.unsent_left = UNSENT_AT_ONCE;
+        }
+        let may = self.unsent_left > 0;
+        self.unsent_left = self.unsent_left.saturating_sub(1);
+        may
+    }
+
+    /// Ends what waits and is past its window or its deadline, without an attempt.
+    fn sweep(&mut self, now: Timestamp, process: &mut Process) {
+        let mut over = Vec::new();
+        for lane in self.lanes.iter().flatten() {
+            for (_, offset) in lane.waiting.range(..=(now, u64::MAX)) {
+                let Some(open) = lane.open.get(offset) else { continue };
+                let totals = &open.entry.totals;
+                let expired = open.deadline.is_some_and(|deadline| deadline <= now);
+                let window =
+                    totals.attempts > 0 && now.since(totals.first_attempt) >= self.ladder.window();
+                if expired {
+                    over.push((open.entry.at, FactKind::Expired));
+                } else if window {
+                    over.push((open.entry.at, FactKind::Undelivered(EndReason::Window)));
+                }
+            }
+        }
+        for (at, kind) in over {
+            if !process.may_say() {
+                return;
+            }
+            self.end(process, at, kind, now, None);
+        }
+    }
+}
+
+/// How often an inactive webhook's open notifications are looked at.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// At most so many queued notifications of a suspended or deleted webhook end...
+const UNSENT_AT_ONCE: usize = 200;
+/// ...in so long.
+const UNSENT_EVERY: Duration = Duration::from_millis(100);

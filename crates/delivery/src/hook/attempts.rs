@@ -1,0 +1,234 @@
+//! What becomes of attempts and facts: the retry ladder, ends, and what the log's
+//! acknowledgement makes true.
+
+use tidings_types::{AttemptCode, EndReason, Timestamp};
+
+use super::Hook;
+use crate::{
+    Arrived, At, Attempt, Entry, Fact, FactKind, Process, Report, Standing, Totals, entry::Phase,
+};
+
+impl<B: Clone> Hook<B> {
+    /// A body was read again. Gives the attempt to start, or `None` if the
+    /// notification ended meanwhile or at this moment. `record` is `None` if the
+    /// log no longer has it, or another stands there.
+    pub fn loaded(
+        &mut self,
+        at: At,
+        record: Option<Arrived<B>>,
+        now: Timestamp,
+        process: &mut Process,
+    ) -> Option<Attempt<B>> {
+        let open = self.lane_mut(at.partition)?.open.get_mut(&at.offset)?;
+        if open.phase != Phase::Loading {
+            return None;
+        }
+        let lane = open.entry.lane;
+        let record = record.filter(|record| {
+            record.offset == at.offset
+                && record.notification == open.entry.notification
+                && record.run == open.entry.run
+        });
+        let Some(record) = record else {
+            self.free_place(lane, process);
+            process.counts.lost += 1;
+            self.end(process, at, FactKind::Undelivered(EndReason::Exhausted), now, None);
+            return None;
+        };
+        open.deadline = record.deadline;
+        open.size = record.size;
+        if record.deadline.is_some_and(|deadline| deadline <= now) {
+            self.free_place(lane, process);
+            self.end(process, at, FactKind::Expired, now, None);
+            return None;
+        }
+        open.phase = Phase::InFlight;
+        Some(super::take_up::begin(open, record.body, now))
+    }
+
+    /// An attempt could not be made for a reason of ours (the log or a key cannot
+    /// be read now): it does not count, and is due again at `due`.
+    pub fn put_back(&mut self, at: At, due: Timestamp, process: &mut Process) {
+        let Some(state) = self.lane_mut(at.partition) else { return };
+        let Some(open) = state.open.get_mut(&at.offset) else { return };
+        if open.phase != Phase::Loading && open.phase != Phase::InFlight {
+            return;
+        }
+        open.joined = false;
+        open.entry.totals.due = due;
+        let lane = open.entry.lane;
+        state.wait(at.offset);
+        self.free_place(lane, process);
+    }
+
+    /// The body cannot be opened any more, by anybody: its key is gone with its
+    /// deadline. Ends as expired, without an attempt.
+    pub fn unreadable(&mut self, at: At, now: Timestamp, process: &mut Process) {
+        let Some(open) = self.lane(at.partition).and_then(|state| state.open.get(&at.offset))
+        else {
+            return;
+        };
+        if open.phase != Phase::InFlight {
+            return;
+        }
+        let lane = open.entry.lane;
+        self.free_place(lane, process);
+        self.end(process, at, FactKind::Expired, now, None);
+    }
+
+    fn free_place(&mut self, lane: tidings_types::Lane, process: &mut Process) {
+        self.gate.finished(lane);
+        let place = process.place(lane);
+        *place = place.saturating_sub(1);
+    }
+
+    /// An attempt has ended. `random` makes the jitter. One whose notification is
+    /// not in flight (any more) is passed over.
+    pub fn finished(
+        &mut self,
+        at: At,
+        report: &Report,
+        now: Timestamp,
+        random: u64,
+        process: &mut Process,
+    ) {
+        let Some(open) = self.lane_mut(at.partition).and_then(|s| s.open.get_mut(&at.offset))
+        else {
+            return;
+        };
+        if open.phase != Phase::InFlight {
+            return;
+        }
+        let (entry, joined, deadline) = (open.entry, open.joined, open.deadline);
+        open.joined = false;
+        self.free_place(entry.lane, process);
+        let mut totals = entry.totals;
+        totals.attempts = totals.attempts.saturating_add(1);
+        if report.is_delivered() {
+            self.gate.succeeded();
+            self.end_attempt(at, FactKind::Delivered, totals, report, now, process);
+            return;
+        }
+        if totals.first_failure == Timestamp::ZERO {
+            totals.first_failure = now;
+        }
+        let gone = report.attempt.http_status == 410;
+        if gone {
+            self.proposal = self.gate.gone(now, &process.limits.suspend).or(self.proposal);
+        }
+        self.proposal = self.gate.failed(now, &process.limits.suspend).or(self.proposal);
+        if joined {
+            totals = Totals { ladder_step: 0, first_attempt: Timestamp::ZERO, due: now, ..totals };
+        } else {
+            totals.ladder_step = totals.ladder_step.saturating_add(1);
+            if let Some(kind) = self.ends_failed(&totals, report.attempt.code, gone, now) {
+                self.end_attempt(at, kind, totals, report, now, process);
+                return;
+            }
+            let wait = self.ladder.wait(totals.ladder_step, random);
+            // `Retry-After` never shortens a step.
+            let wait = report.retry_after.map_or(wait, |asked| wait.max(asked));
+            totals.due = now + wait;
+            if let Some(deadline) = deadline {
+                totals.due = totals.due.min(deadline);
+            }
+        }
+        self.report_failure(at, Entry { totals, ..entry }, report, now, process);
+    }
+
+    /// Whether a failed attempt was the last one of its run.
+    fn ends_failed(
+        &self,
+        totals: &Totals,
+        code: AttemptCode,
+        gone: bool,
+        now: Timestamp,
+    ) -> Option<FactKind> {
+        match self.gate.standing() {
+            Standing::Deleted => return Some(FactKind::Cancelled),
+            Standing::Suspended => return Some(FactKind::Undelivered(EndReason::Suspended)),
+            Standing::Active | Standing::Inactive => {}
+        }
+        if gone {
+            return Some(FactKind::Undelivered(EndReason::Gone));
+        }
+        // What no person repairs by waiting (`reliability-security.md` §2.6).
+        let hopeless = matches!(code, AttemptCode::BlockedAddress | AttemptCode::BadConfig);
+        let over = self.ladder.is_over(totals.ladder_step, totals.first_attempt, now);
+        (hopeless || over).then_some(FactKind::Undelivered(EndReason::Exhausted))
+    }
+
+    fn end_attempt(
+        &mut self,
+        at: At,
+        kind: FactKind,
+        totals: Totals,
+        report: &Report,
+        now: Timestamp,
+        process: &mut Process,
+    ) {
+        let Some(open) = self.lane_mut(at.partition).and_then(|s| s.open.get_mut(&at.offset))
+        else {
+            return;
+        };
+        open.phase = Phase::Ending;
+        let entry = Entry { totals, ..open.entry };
+        self.say(process, Fact { kind, entry, time: now, attempt: Some(report.attempt) });
+    }
+
+    fn report_failure(
+        &mut self,
+        at: At,
+        entry: Entry,
+        report: &Report,
+        now: Timestamp,
+        process: &mut Process,
+    ) {
+        let Some(open) = self.lane_mut(at.partition).and_then(|s| s.open.get_mut(&at.offset))
+        else {
+            return;
+        };
+        open.phase = Phase::Reporting(entry.totals);
+        let attempt = Some(report.attempt);
+        self.say(process, Fact { kind: FactKind::AttemptFailed, entry, time: now, attempt });
+    }
+
+    /// The log has acknowledged a fact. `body` is kept for the next attempt if that
+    /// is near and the process has room; otherwise it is read again.
+    pub fn acknowledged(
+        &mut self,
+        fact: &Fact,
+        body: Option<B>,
+        now: Timestamp,
+        process: &mut Process,
+    ) {
+        process.facts = process.facts.saturating_sub(1);
+        let at = fact.entry.at;
+        let Some(state) = self.lane_mut(at.partition) else { return };
+        let Some(open) = state.open.get_mut(&at.offset) else { return };
+        if fact.kind == FactKind::TakenUp {
+            return;
+        }
+        state.changed = true;
+        match open.phase {
+            Phase::Ending if fact.kind.is_end() => {
+                let notification = open.entry.notification;
+                state.open.remove(&at.offset);
+                if self.open_ids.get(&notification) == Some(&at) {
+                    self.open_ids.remove(&notification);
+                }
+            }
+            Phase::Reporting(totals) => {
+                open.entry.totals = totals;
+                let near = totals.due.since(now) <= process.limits.keep_body;
+                let fits = process.kept_bytes + open.size <= process.limits.kept_bytes_in_process;
+                if near && fits && body.is_some() {
+                    process.kept_bytes += open.size;
+                    open.body = body;
+                }
+                state.wait(at.offset);
+            }
+            Phase::Ending | Phase::Waiting | Phase::Loading | Phase::InFlight => {}
+        }
+    }
+}

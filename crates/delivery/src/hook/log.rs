@@ -1,0 +1,200 @@
+//! To and from the log: checkpoints, what a takeover puts back, and trimming.
+
+use tidings_types::{Lane, NotificationId, Offset, Partition, RunId, Sabotage, Timestamp};
+
+use super::{BOTH, Hook, index};
+use crate::{
+    At, Checkpoint, Process, Totals,
+    entry::{Open, Phase},
+    partition::PartitionState,
+    retry_after::MAX_RETRY_AFTER,
+};
+
+impl<B: Clone> Hook<B> {
+    /// Takes on a delivery partition that nothing is known of; read from `first`.
+    pub fn add_partition(&mut self, partition: Partition, first: Offset) {
+        let lane = Lane::from_partition(partition);
+        if self.lanes[index(lane)].is_none() {
+            self.lanes[index(lane)] = Some(PartitionState::new(first));
+            self.gate.set_urgent(self.lanes[index(Lane::Urgent)].is_some());
+        }
+    }
+
+    /// Takes on a delivery partition as a checkpoint has it.
+    pub fn restore(
+        &mut self,
+        partition: Partition,
+        checkpoint: &Checkpoint,
+        now: Timestamp,
+        process: &mut Process,
+    ) {
+        self.add_partition(partition, checkpoint.next);
+        if partition == 0 {
+            self.gate.restore(
+                checkpoint.failed_in_a_row,
+                checkpoint.failing_since,
+                &checkpoint.gone,
+            );
+        }
+        let lane = Lane::from_partition(partition);
+        let mut state = PartitionState::new(checkpoint.next);
+        state.last = checkpoint.last;
+        for entry in &checkpoint.open {
+            let mut entry = *entry;
+            entry.lane = lane;
+            entry.totals = self.guard_due(entry.totals, now);
+            self.remember(process, &entry);
+            self.open_ids.entry(entry.notification).or_insert(entry.at);
+            state.open.insert(
+                entry.at.offset,
+                Open {
+                    entry,
+                    phase: Phase::Waiting,
+                    deadline: None,
+                    body: None,
+                    size: 0,
+                    joined: false,
+                },
+            );
+            state.waiting.insert((entry.totals.due, entry.at.offset));
+        }
+        for folded in &checkpoint.folded {
+            let mut folded = *folded;
+            folded.entry.totals = self.guard_due(folded.entry.totals, now);
+            state.folded.insert(folded.entry.at.offset, folded);
+        }
+        state.marked_trim = state.needed_from();
+        self.lanes[index(lane)] = Some(state);
+    }
+
+    /// Never waits longer than twice the step (or an hour that the endpoint may
+    /// have asked for), whatever another process's clock said (R-S §2.7).
+    fn guard_due(&self, mut totals: Totals, now: Timestamp) -> Totals {
+        let longest = (self.ladder.step(totals.ladder_step) * 2).max(MAX_RETRY_AFTER);
+        totals.due = totals.due.min(now + longest);
+        totals
+    }
+
+    /// Remembers an id and run that outcomes told of. Rule: refill of the ids at
+    /// takeover.
+    pub fn refill(
+        &mut self,
+        notification: NotificationId,
+        run: RunId,
+        at: At,
+        process: &mut Process,
+    ) {
+        let limit = process.remember_limit();
+        let before = self.remembered.len();
+        self.remembered.insert(notification, run, at, limit);
+        process.remembered = (process.remembered + self.remembered.len()).saturating_sub(before);
+    }
+
+    /// Shrinks the remembered ids to what the process allows now.
+    pub fn shrink_remembered(&mut self, limit: usize, process: &mut Process) {
+        let before = self.remembered.len();
+        self.remembered.shrink(limit);
+        process.remembered = (process.remembered + self.remembered.len()).saturating_sub(before);
+    }
+
+    /// The partitions that this webhook has here.
+    pub fn partitions(&self) -> impl Iterator<Item = Partition> + '_ {
+        BOTH.into_iter().filter(|lane| self.lanes[index(*lane)].is_some()).map(Lane::partition)
+    }
+
+    /// Whether a partition changed since its last checkpoint was cut.
+    pub fn is_changed(&self, partition: Partition) -> bool {
+        self.lane(partition).is_some_and(|state| state.changed)
+    }
+
+    /// Says that the last cut did not get into the log.
+    pub fn touch(&mut self, partition: Partition) {
+        if let Some(state) = self.lane_mut(partition) {
+            state.changed = true;
+        }
+    }
+
+    /// Cuts a checkpoint at this moment, and says from where on its state needs
+    /// the log; that is given back with [`Hook::marked`] once a mark stands behind
+    /// the checkpoint.
+    pub fn cut(
+        &mut self,
+        partition: Partition,
+        sabotage: Sabotage,
+    ) -> Option<(Checkpoint, Offset)> {
+        let gate = self.gate.clone();
+        let state = self.lane_mut(partition)?;
+        state.changed = false;
+        let folded = if sabotage.is(Sabotage::NoFoldedInCheckpoint) {
+            Vec::new()
+        } else {
+            state.folded.values().copied().collect()
+        };
+        let mut checkpoint = Checkpoint {
+            next: state.next,
+            open: state.open.values().map(|open| open.entry).collect(),
+            folded,
+            last: state.last,
+            ..Checkpoint::default()
+        };
+        if partition == 0 {
+            checkpoint.failed_in_a_row = gate.failed_in_a_row();
+            checkpoint.failing_since = gate.failing_since();
+            checkpoint.gone = gate.gone_times().to_vec();
+        }
+        Some((checkpoint, state.needed_from()))
+    }
+
+    /// A mark stands behind the checkpoint whose cut needed the log from `needed`.
+    pub fn marked(&mut self, partition: Partition, needed: Offset) {
+        if let Some(state) = self.lane_mut(partition) {
+            state.marked_trim = state.marked_trim.max(needed);
+        }
+    }
+
+    /// Where to trim a partition to, if at least `worth` records can go. Rule: a
+    /// trim uses the state of the last mark.
+    pub fn trim_to(
+        &mut self,
+        partition: Partition,
+        worth: u64,
+        sabotage: Sabotage,
+    ) -> Option<Offset> {
+        let state = self.lane_mut(partition)?;
+        let to = if sabotage.is(Sabotage::TrimWithoutMark) {
+            state.needed_from()
+        } else {
+            state.marked_trim
+        };
+        (to >= state.trimmed + worth.max(1)).then(|| {
+            state.trimmed = to;
+            to
+        })
+    }
+
+    /// The webhook leaves this process: gives back what it holds of its bounds.
+    pub fn release(&mut self, process: &mut Process) {
+        for partition in [0, 1] {
+            self.drop_ahead(partition, process);
+        }
+        let mut freed = Vec::new();
+        for state in self.lanes.iter().flatten() {
+            for open in state.open.values() {
+                if open.body.is_some() {
+                    process.kept_bytes = process.kept_bytes.saturating_sub(open.size);
+                }
+                if open.phase == Phase::InFlight || open.phase == Phase::Loading {
+                    freed.push(open.entry.lane);
+                }
+            }
+        }
+        for lane in freed {
+            let place = process.place(lane);
+            *place = place.saturating_sub(1);
+        }
+        process.facts = process.facts.saturating_sub(self.facts.len());
+        self.facts.clear();
+        process.remembered = process.remembered.saturating_sub(self.remembered.len());
+        self.remembered.clear();
+    }
+}

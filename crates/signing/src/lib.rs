@@ -1,0 +1,14 @@
+//! Signatures, sealing, keyed ids and the secret types.
+//!
+//! Pure: randomness comes in as bytes. Secrets do not print and are wiped when
+//! they are dropped. Nothing here stores or sends anything.
+
+mod ids;
+mod keys;
+mod secret;
+mod webhook;
+
+pub use ids::{notification_id, sha256, slot};
+pub use keys::{BucketKey, KeyBook, KeyFileError, KeyRing, OpenError, SealKey, Sealed};
+pub use secret::{Secret, same};
+pub use webhook::{WebhookSecret, x_signature};
