@@ -1,0 +1,251 @@
+//! `POST /Configs`: which transaction confirmations (112) a recipient wants
+//! (`spec.md` §1.10 and §4).
+
+use http::StatusCode;
+use serde_json::{Map, Value as Json, json};
+use tidings_catalogue::json::Value;
+use tidings_registry::{
+    Change, Configuration, EntityKey, ProposeError, Snapshot, State as Entity,
+};
+use tidings_types::{PmId, ProductId, Scope, Timestamp};
+
+use crate::{
+    answer::Answer,
+    caller::{Sight, select},
+    commands,
+    dispatch::Call,
+    errors::{ApiError, Code, Fault},
+    input::{self, Object, wrong},
+    webhooks::{
+        body, product_shape,
+        registering::{remember, replayed},
+    },
+};
+
+/// How often an id is made anew when two configurations get the same one.
+const TRIES: usize = 4;
+
+/// What a client sent.
+#[derive(Clone, Debug, Default)]
+struct Input {
+    pm: Option<PmId>,
+    product: Option<ProductId>,
+    active: bool,
+    filter: Vec<u32>,
+}
+
+/// Creates a configuration.
+pub(crate) async fn create(call: &Call<'_>) -> Result<Answer, ApiError> {
+    let state = call.state;
+    let command = commands::of(call.request)?;
+    if let Some(answer) = replayed(state, command.as_ref()).await? {
+        return Ok(answer);
+    }
+    let input = read(call)?;
+    check_scope(call, &input)?;
+    for _ in 0..TRIES {
+        let configuration = build(call, &input);
+        let change = Change {
+            entity: EntityKey::new("config", &configuration.id),
+            expected_version: 0,
+            claims: vec![claim(&configuration)],
+            command: command.as_ref().map(commands::Command::reference),
+            actor: call.request.caller.subject.clone(),
+            trace: call.request.trace.as_str().to_owned(),
+            state: Entity::Configuration(configuration.clone()),
+        };
+        let made = match state.deps.registry.propose(change).await {
+            Ok(_accepted) => configuration,
+            Err(ProposeError::VersionConflict { .. }) => continue,
+            Err(error) => before(&state.deps.registry.snapshot(), &error)?,
+        };
+        let answer = Answer::success(StatusCode::CREATED, &shape(&made));
+        remember(state, call.request, command.as_ref(), &answer).await;
+        return Ok(answer);
+    }
+    Err(commands::unavailable())
+}
+
+/// The configuration that the same command made before, or what the refusal is to
+/// a client.
+fn before(snapshot: &Snapshot, error: &ProposeError) -> Result<Configuration, ApiError> {
+    match error {
+        ProposeError::Claimed { .. } => Err(Code::DuplicateConfiguration.into()),
+        ProposeError::Repeated { same_body: false, .. } => Err(commands::reused()),
+        ProposeError::Repeated { entity, same_body: true } => entity
+            .as_str()
+            .strip_prefix("config/")
+            .and_then(|id| snapshot.configurations.get(id))
+            .map(|configuration| configuration.as_ref().clone())
+            .ok_or_else(commands::unavailable),
+        ProposeError::VersionConflict { .. }
+        | ProposeError::Unavailable
+        | ProposeError::Unknown => Err(commands::unavailable()),
+    }
+}
+
+fn read(call: &Call<'_>) -> Result<Input, ApiError> {
+    let document = input::parse(&call.request.body)?;
+    let mut faults = Vec::new();
+    let known = ["pmId", "productId", "status", "messageTypeFilter"];
+    let Some(object) = Object::take(document.root(), &known, &mut faults) else {
+        return Err(faults.into());
+    };
+    let pm = object.get("pmId").and_then(|value| {
+        let id = value.id_text().and_then(|text| text.parse().ok());
+        if id.is_none() {
+            faults.push(wrong(value.path(), "must be an integer"));
+        }
+        id.map(PmId)
+    });
+    let product = object.get("productId").and_then(|value| body::product(value, &mut faults));
+    let active = match object.required_string("status", &mut faults) {
+        Some(text) if text.eq_ignore_ascii_case("active") => true,
+        Some(text) if text.eq_ignore_ascii_case("inactive") => false,
+        Some(_) => {
+            faults.push(Fault::at(Code::InvalidStatus, "status"));
+            false
+        }
+        None => false,
+    };
+    let filter = object
+        .required("messageTypeFilter", &mut faults)
+        .and_then(|_| object.array("messageTypeFilter", &mut faults))
+        .map(|values| filter(&values, &mut faults))
+        .unwrap_or_default();
+    ApiError::check(faults)?;
+    Ok(Input { pm, product, active, filter })
+}
+
+/// Codes 0 to 6, each once; 0 may stand beside others (`spec.md` §4.2).
+fn filter(values: &[Value<'_>], faults: &mut Vec<Fault>) -> Vec<u32> {
+    let field = "messageTypeFilter";
+    let mut codes: Vec<u32> = Vec::new();
+    for value in values {
+        let code = value.integer().and_then(|code| u32::try_from(code).ok());
+        match code.filter(|code| *code <= 6 && !codes.contains(code)) {
+            Some(code) => codes.push(code),
+            None => faults.push(Fault::at(Code::InvalidMessageTypeFilter, value.path())),
+        }
+    }
+    if values.is_empty() {
+        faults.push(Fault::at(Code::InvalidMessageTypeFilter, field));
+    }
+    codes
+}
+
+/// Who may configure what (`spec.md` §4.1).
+fn check_scope(call: &Call<'_>, input: &Input) -> Result<(), ApiError> {
+    let snapshot = &call.snapshot;
+    let within = match input.pm {
+        None => call.sight.clone(),
+        Some(pm) => select(&call.sight, &pm.to_string(), "pmId", snapshot)
+            .and_then(|named| same(&named, pm))?,
+    };
+    let Some(product) = &input.product else { return Ok(()) };
+    let owned = snapshot
+        .products
+        .get(product)
+        .is_some_and(|known| within.has_manager(known.programme_manager, snapshot));
+    if owned { Ok(()) } else { Err(ApiError::at(Code::ProductNotValid, "productId")) }
+}
+
+/// `pmId` is an id and not a code that looks like one.
+fn same(named: &Sight, pm: PmId) -> Result<Sight, ApiError> {
+    match named {
+        Sight::Manager(id) if *id == pm => Ok(named.clone()),
+        Sight::Manager(_) | Sight::Issuer(_) => {
+            Err(ApiError::at(Code::PmcodeNotValid, "pmId"))
+        }
+    }
+}
+
+fn build(call: &Call<'_>, input: &Input) -> Configuration {
+    let now = call.state.now();
+    Configuration {
+        id: id(call.state.random(), now),
+        owner: call.sight.scope(),
+        pm: input.pm,
+        product: input.product.clone(),
+        active: input.active,
+        filter: input.filter.clone(),
+        created: now,
+        modified: now,
+    }
+}
+
+/// A number, a dash and the time, as in `5789653-20250602063331`.
+fn id(random: [u8; 4], now: Timestamp) -> String {
+    let number = 1_000_000 + u32::from_le_bytes(random) % 9_000_000;
+    let (year, month, day, hour, minute, second, _) = now.civil();
+    format!("{number}-{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}")
+}
+
+/// The scope as a name that one configuration holds. A product belongs to one
+/// manager, so naming both is the product's scope; a manager that names itself
+/// means all its products.
+fn claim(configuration: &Configuration) -> String {
+    let (owner, own) = match &configuration.owner {
+        Scope::Issuer(id) => (format!("issuer:{id}"), None),
+        Scope::ProgrammeManager(id) => (format!("pm:{id}"), Some(*id)),
+    };
+    let scope = match (&configuration.product, configuration.pm) {
+        (Some(product), _) => format!("product:{product}"),
+        (None, Some(pm)) if Some(pm) != own => format!("pm:{pm}"),
+        (None, Some(_) | None) => "all".to_owned(),
+    };
+    format!("configuration/{owner}/{scope}")
+}
+
+fn shape(configuration: &Configuration) -> Json {
+    let mut item = Map::new();
+    item.insert("configId".to_owned(), configuration.id.as_str().into());
+    if let Some(pm) = configuration.pm {
+        item.insert("pmId".to_owned(), pm.0.into());
+    }
+    if let Some(product) = &configuration.product {
+        item.insert("productId".to_owned(), product_shape(product));
+    }
+    let status = if configuration.active { "active" } else { "inactive" };
+    item.insert("status".to_owned(), status.into());
+    item.insert("messageTypeFilter".to_owned(), json!(configuration.filter));
+    item.insert("message".to_owned(), "Configuration created successfully.".into());
+    json!({ "content": [item], "totalCount": 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn configuration(owner: Scope, pm: Option<i64>, product: Option<&str>) -> Configuration {
+        Configuration {
+            id: "1".to_owned(),
+            owner,
+            pm: pm.map(PmId),
+            product: product.map(|id| ProductId(Arc::from(id))),
+            active: true,
+            filter: vec![0],
+            created: Timestamp::ZERO,
+            modified: Timestamp::ZERO,
+        }
+    }
+
+    #[test]
+    fn a_scope_has_one_name_however_it_is_written() {
+        let issuer = || Scope::Issuer(tidings_types::IssuerId(Arc::from("7001")));
+        let manager = || Scope::ProgrammeManager(PmId(20));
+        let name = |owner, pm, product| claim(&configuration(owner, pm, product));
+        assert_eq!(name(issuer(), Some(20), Some("5")), name(issuer(), None, Some("5")));
+        assert_eq!(name(manager(), Some(20), None), name(manager(), None, None));
+        assert_ne!(name(issuer(), Some(20), None), name(issuer(), None, None));
+        assert_ne!(name(issuer(), None, None), name(manager(), None, None));
+    }
+
+    #[test]
+    fn an_id_has_the_documents_form() {
+        let now = Timestamp::from_secs(1_748_846_011);
+        assert_eq!(id([0; 4], now), "1000000-20250602063331");
+    }
+}

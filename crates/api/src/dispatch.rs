@@ -1,0 +1,323 @@
+//! From a request to its answer: match the route, verify the token, read the body
+//! within its bounds, call the handler, put the envelope around what it says.
+
+use std::sync::Arc;
+
+use axum::{Router, body::Body, extract::State as Extract};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request as HttpRequest, Response, StatusCode, header, request::Parts};
+use http_body_util::BodyExt as _;
+use tidings_auth::Principal;
+use tidings_registry::Snapshot;
+
+use crate::{
+    admin, answer,
+    answer::Answer,
+    caller::{self, Sight},
+    configurations,
+    errors::{ApiError, Code, Fault},
+    history::{self, Surface},
+    hooks, ingest,
+    input::Query,
+    probes,
+    routes::{self, Access, Base, BodyRule, Match, Operation, Route},
+    serve::Peer,
+    state::State,
+    trace::Trace,
+    webhooks,
+};
+
+/// Makes the router that answers every request.
+pub fn router(state: State) -> Router {
+    Router::new().fallback(handle).with_state(state)
+}
+
+/// A request whose token has been verified and whose body has been read.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) method: &'static str,
+    /// The route's path, without what the client wrote in the place of parameters.
+    pub(crate) path: &'static str,
+    pub(crate) params: Vec<(&'static str, String)>,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) caller: Principal,
+    pub(crate) trace: Trace,
+}
+
+impl Request {
+    /// A parameter of the path; the table of routes says which there are.
+    pub(crate) fn param(&self, name: &str) -> &str {
+        self.params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value.as_str())
+    }
+}
+
+/// A request of the EDS API with what it is about.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) request: &'a Request,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) sight: Sight,
+}
+
+async fn handle(Extract(state): Extract<State>, request: HttpRequest<Body>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let began = state.deps.clock.monotonic();
+    let trace = Trace::of(&parts.headers, &*state.deps.rng);
+    let (operation, result) = match find(&state, &parts) {
+        Ok((route, params)) => {
+            let result = Box::pin(answer(&state, route, params, parts, body, &trace)).await;
+            (Some(route.operation), result)
+        }
+        Err(error) => (None, Err(error)),
+    };
+    let answer = result.unwrap_or_else(|error| {
+        log(operation, &error, &trace);
+        answer::refuse(&error, &trace)
+    });
+    let seconds = state.deps.clock.monotonic().since(began).as_secs_f64();
+    state.deps.metrics.answered(operation, answer.status().as_u16(), seconds);
+    answer.into_response()
+}
+
+/// A client's mistake is its own; what the platform could not do is logged.
+fn log(operation: Option<Operation>, error: &ApiError, trace: &Trace) {
+    let code = error.faults.first().map_or("", |fault| fault.code.as_str());
+    if error.http_status().is_server_error() {
+        tracing::warn!(?operation, code, trace = trace.as_str(), "a request was not answered");
+    } else {
+        tracing::debug!(?operation, code, trace = trace.as_str(), "a request was refused");
+    }
+}
+
+type Found = (&'static Route, Vec<(&'static str, String)>);
+
+fn find(state: &State, parts: &Parts) -> Result<Found, ApiError> {
+    match routes::find(parts.method.as_str(), parts.uri.path()) {
+        Match::Found { route, params } => match route.access {
+            Access::Dev(_) if !state.config.dev => Err(Code::NotFound.into()),
+            Access::Open | Access::Scope(_) | Access::Dev(_) => Ok((route, params)),
+        },
+        Match::OtherMethod(allow) => {
+            Err(ApiError { allow: Some(allow), ..Code::MethodNotAllowed.into() })
+        }
+        Match::None => Err(Code::NotFound.into()),
+    }
+}
+
+async fn answer(
+    state: &State,
+    route: &'static Route,
+    params: Vec<(&'static str, String)>,
+    parts: Parts,
+    body: Body,
+    trace: &Trace,
+) -> Result<Answer, ApiError> {
+    if parts.headers.contains_key(header::TRANSFER_ENCODING)
+        && parts.headers.contains_key(header::CONTENT_LENGTH)
+    {
+        let message = "the request frames its body in two ways";
+        return Err(Fault::new(Code::InvalidRequestBody).saying(message).into());
+    }
+    let scope = match route.access {
+        Access::Open => return open(state, route.operation, &parts),
+        Access::Scope(scope) | Access::Dev(scope) => scope,
+    };
+    let caller = authenticate(state, &parts.headers, scope)?;
+    if route.base == Base::Eds {
+        caller::check_region(&parts.headers, state.config.region)?;
+    }
+    let reading = read_body(body, route.body, &parts.headers);
+    let body = tokio::time::timeout(state.config.request_timeout, reading)
+        .await
+        .map_err(|_late| ApiError::new(Code::RequestTimeout))??;
+    let request = Request {
+        method: route.methods.first().copied().unwrap_or_default(),
+        path: route.path,
+        params,
+        query: Query::parse(parts.uri.query()),
+        headers: parts.headers,
+        body,
+        caller,
+        trace: trace.clone(),
+    };
+    Box::pin(run(state, route, &request)).await
+}
+
+fn open(state: &State, operation: Operation, parts: &Parts) -> Result<Answer, ApiError> {
+    match operation {
+        Operation::Health => Ok(probes::health()),
+        Operation::Ready => probes::ready(state),
+        Operation::Metrics => probes::metrics(state, parts.extensions.get::<Peer>().copied()),
+        Operation::OpenApi => Ok(Answer::json(StatusCode::OK, state.openapi.clone())),
+        other => {
+            tracing::error!(operation = ?other, "a route without a scope has no answer");
+            Err(Code::TechnicalError.into())
+        }
+    }
+}
+
+fn authenticate(
+    state: &State,
+    headers: &HeaderMap,
+    scope: &'static str,
+) -> Result<Principal, ApiError> {
+    let token = caller::bearer(headers)?;
+    let verified = state.deps.verifier.verify(token, state.now());
+    verified.and_then(|caller| caller.require(scope).map(|()| caller)).map_err(|error| {
+        tracing::debug!(reason = error.reason(), "a token was turned away");
+        caller::refused(error)
+    })
+}
+
+/// Reads a body up to the route's limit and checks its content type.
+async fn read_body(
+    mut body: Body,
+    rule: BodyRule,
+    headers: &HeaderMap,
+) -> Result<Bytes, ApiError> {
+    if rule == BodyRule::None {
+        return Ok(Bytes::new());
+    }
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > rule.limit()) {
+        return Err(Code::PayloadTooLarge.into());
+    }
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let broken = |_error| ApiError::from(input_broken());
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        if bytes.len() + data.len() > rule.limit() {
+            return Err(Code::PayloadTooLarge.into());
+        }
+        bytes.extend_from_slice(&data);
+    }
+    if !bytes.is_empty() && !fits(rule, media_type(headers).as_deref()) {
+        return Err(Code::UnsupportedMediaType.into());
+    }
+    Ok(bytes.freeze())
+}
+
+fn input_broken() -> Fault {
+    Fault::new(Code::InvalidRequestBody).saying("the body broke off")
+}
+
+fn fits(rule: BodyRule, media_type: Option<&str>) -> bool {
+    match (rule, media_type) {
+        (BodyRule::None, _)
+        | (
+            BodyRule::Json | BodyRule::LargeJson | BodyRule::OptionalJson | BodyRule::Events,
+            Some("application/json"),
+        )
+        | (BodyRule::Events, Some("application/x-ndjson")) => true,
+        (BodyRule::Json | BodyRule::LargeJson | BodyRule::OptionalJson | BodyRule::Events, _) => {
+            false
+        }
+    }
+}
+
+/// The media type without its parameters, in lower case.
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+async fn run(state: &State, route: &Route, request: &Request) -> Result<Answer, ApiError> {
+    match route.base {
+        Base::Root => run_root(state, route.operation, request).await,
+        Base::Eds => {
+            let snapshot = state.deps.registry.snapshot();
+            let sight = caller::resolve(&request.caller, &request.headers, &snapshot)?;
+            let call = Call { state, request, snapshot, sight };
+            run_eds(&call, route.operation).await
+        }
+    }
+}
+
+async fn run_root(
+    state: &State,
+    operation: Operation,
+    request: &Request,
+) -> Result<Answer, ApiError> {
+    match operation {
+        Operation::Ingest => ingest::ingest(state, request).await,
+        Operation::ApplyTenants => admin::tenants::apply(state, request).await,
+        Operation::CreateHook => hooks::create(state, request).await,
+        Operation::ListHooks => hooks::list(state, request),
+        Operation::GetHook => hooks::get(state, request).await,
+        Operation::UpdateHook => hooks::update(state, request).await,
+        Operation::DeleteHook => hooks::delete(state, request).await,
+        Operation::HookNotificationsByType => {
+            let hook = hooks::find(state, request).await?;
+            let name = hooks::event_of_path(state, request.param("name"))?;
+            history::by_type(state, request, Surface::Hooks, &hook, &name).await
+        }
+        Operation::HookNotifications => {
+            let hook = hooks::find(state, request).await?;
+            history::by_ids(state, request, Surface::Hooks, &hook).await
+        }
+        Operation::HookUndelivered => {
+            let hook = hooks::find(state, request).await?;
+            history::undelivered(state, request, Surface::Hooks, &hook).await
+        }
+        Operation::HookResend => {
+            let hook = hooks::find(state, request).await?;
+            history::resend::resend(state, request, Surface::Hooks, &hook).await
+        }
+        Operation::Account => admin::account::account(state, request).await,
+        Operation::ListQuarantine => admin::quarantine::list(state, request).await,
+        Operation::ShowQuarantine => admin::quarantine::show(state, request).await,
+        Operation::Redrive => admin::quarantine::redrive(state, request).await,
+        Operation::Raw => admin::raw::write(state, request).await,
+        other => no_answer(other),
+    }
+}
+
+async fn run_eds(call: &Call<'_>, operation: Operation) -> Result<Answer, ApiError> {
+    let (state, request) = (call.state, call.request);
+    match operation {
+        Operation::CreateWebhook => webhooks::create(call).await,
+        Operation::ListWebhooks => webhooks::list(call),
+        Operation::GetWebhook => webhooks::get(call).await,
+        Operation::UpdateWebhook => webhooks::update(call).await,
+        Operation::SetStatus => webhooks::set_status(call).await,
+        Operation::DeleteWebhook => webhooks::delete(call).await,
+        Operation::ListSubscriptions => webhooks::subscriptions::list(call).await,
+        Operation::AddSubscriptions => webhooks::subscriptions::add(call).await,
+        Operation::RemoveSubscriptions => webhooks::subscriptions::remove(call).await,
+        Operation::RemoveSubscription => webhooks::subscriptions::remove_one(call).await,
+        Operation::NotificationsByCode => {
+            let webhook = webhooks::find(call).await?;
+            let code = webhooks::body::code_of_path(
+                request.param("eventCode"),
+                &state.deps.catalogue,
+            )?;
+            history::by_type(state, request, Surface::Eds, &webhook, &code).await
+        }
+        Operation::Undelivered => {
+            let webhook = webhooks::find(call).await?;
+            history::undelivered(state, request, Surface::Eds, &webhook).await
+        }
+        Operation::Notifications => {
+            let webhook = webhooks::find(call).await?;
+            history::by_ids(state, request, Surface::Eds, &webhook).await
+        }
+        Operation::Resend => {
+            let webhook = webhooks::find(call).await?;
+            history::resend::resend(state, request, Surface::Eds, &webhook).await
+        }
+        Operation::CreateConfiguration => configurations::create(call).await,
+        other => no_answer(other),
+    }
+}
+
+/// A row of the table that stands under the wrong base; a test asks every route.
+fn no_answer(operation: Operation) -> Result<Answer, ApiError> {
+    tracing::error!(?operation, "a route of the table has no answer");
+    Err(Code::TechnicalError.into())
+}

@@ -1,0 +1,40 @@
+//! The HTTP surfaces: the EDS API, the admin API, ingest, and the probes.
+//!
+//! [`router`] makes the axum router over a [`State`]; [`serve`] serves it. Every
+//! request is matched against one table of routes (`routes`), from which the
+//! description at `/openapi.json` is written too. Handlers read the registry's
+//! snapshot, change it through the registry's one writer, append to the broker
+//! and read the history from the event log; they keep nothing of their own.
+//!
+//! JSON shapes live here and nowhere below. What may be an endpoint is
+//! `egress`'s decision, who a caller is `auth`'s.
+
+mod admin;
+mod answer;
+mod caller;
+mod commands;
+mod config;
+mod configurations;
+mod dispatch;
+mod errors;
+mod history;
+mod hooks;
+mod ingest;
+mod input;
+mod metrics;
+mod openapi;
+mod paging;
+mod probes;
+mod routes;
+mod serve;
+mod state;
+mod topics;
+mod trace;
+mod webhooks;
+
+pub use config::Config;
+pub use dispatch::router;
+pub use errors::Code;
+pub use metrics::Metrics;
+pub use serve::{Limits, ServeError, serve};
+pub use state::{Deps, MetricsText, State};

@@ -1,0 +1,464 @@
+//! The rows of the table of routes (contract §2).
+
+use super::{Access, Base, BodyRule, Operation, Route};
+use crate::errors::Code;
+
+/// The EDS API stands under both.
+pub(crate) const PREFIXES: &[&str] = &["/api/v1", "/eds/api/v1"];
+
+const READ: Access = Access::Scope("eds.read");
+const WRITE: Access = Access::Scope("eds.write");
+const PUBLISH: Access = Access::Scope("eds.publish");
+const ADMIN: Access = Access::Scope("admin");
+
+const GET: &[&str] = &["GET"];
+const POST: &[&str] = &["POST"];
+const PUT: &[&str] = &["PUT"];
+const DELETE: &[&str] = &["DELETE"];
+const PUT_OR_POST: &[&str] = &["PUT", "POST"];
+const PUT_OR_PATCH: &[&str] = &["PUT", "PATCH"];
+
+const fn route(
+    operation: Operation,
+    methods: &'static [&'static str],
+    base: Base,
+    path: &'static str,
+    access: Access,
+    summary: &'static str,
+) -> Route {
+    Route {
+        operation,
+        methods,
+        base,
+        path,
+        access,
+        body: BodyRule::None,
+        summary,
+        query: &[],
+        request: "",
+        response: "",
+        status: 200,
+        errors: &[],
+    }
+}
+
+const fn open(operation: Operation, path: &'static str, summary: &'static str) -> Route {
+    route(operation, GET, Base::Root, path, Access::Open, summary)
+}
+
+const fn eds(
+    operation: Operation,
+    methods: &'static [&'static str],
+    path: &'static str,
+    access: Access,
+    summary: &'static str,
+) -> Route {
+    route(operation, methods, Base::Eds, path, access, summary)
+}
+
+const fn admin(
+    operation: Operation,
+    methods: &'static [&'static str],
+    path: &'static str,
+    summary: &'static str,
+) -> Route {
+    route(operation, methods, Base::Root, path, ADMIN, summary)
+}
+
+impl Route {
+    const fn takes(self, request: &'static str) -> Self {
+        Self { body: BodyRule::Json, request, ..self }
+    }
+
+    const fn takes_as(self, body: BodyRule, request: &'static str) -> Self {
+        Self { body, request, ..self }
+    }
+
+    const fn gives(self, response: &'static str) -> Self {
+        Self { response, ..self }
+    }
+
+    const fn answers(self, status: u16, response: &'static str) -> Self {
+        Self { status, response, ..self }
+    }
+
+    const fn query(self, query: &'static [&'static str]) -> Self {
+        Self { query, ..self }
+    }
+
+    const fn fails(self, errors: &'static [Code]) -> Self {
+        Self { errors, ..self }
+    }
+}
+
+const UNKNOWN: &[Code] = &[Code::InvalidWebhookId, Code::WebhookNotRegistered];
+const SAVE_WEBHOOK: &[Code] = &[
+    Code::InvalidRequestBody,
+    Code::EmptyEventcodes,
+    Code::InvalidEventcode,
+    Code::DuplicateEventInEventArray,
+    Code::EventcodeNotfound,
+    Code::InvalidUrl,
+    Code::InvalidCustomHeader,
+    Code::ExceedsMaximumCustomHeaderLimit,
+    Code::InvalidStatus,
+    Code::ProductNotValid,
+    Code::DuplicateWebhook,
+    Code::InvalidWebhookId,
+    Code::WebhookNotRegistered,
+    Code::PreconditionFailed,
+    Code::IdempotencyKeyReused,
+    Code::InvalidIdempotencyKey,
+];
+const SAVE_HOOK: &[Code] = &[
+    Code::InvalidRequestBody,
+    Code::EmptyEventcodes,
+    Code::InvalidEventcode,
+    Code::DuplicateEventInEventArray,
+    Code::EventcodeNotfound,
+    Code::InvalidUrl,
+    Code::InvalidStatus,
+    Code::InvalidWebhookId,
+    Code::WebhookNotRegistered,
+    Code::PreconditionFailed,
+    Code::IdempotencyKeyReused,
+    Code::InvalidIdempotencyKey,
+];
+const SUBSCRIBE: &[Code] = &[
+    Code::InvalidRequestBody,
+    Code::EmptyEventcodes,
+    Code::InvalidEventcode,
+    Code::DuplicateEventcode,
+    Code::EventcodeNotfound,
+    Code::EventcodeNotSubscribed,
+    Code::SubscribedEventcode,
+    Code::InvalidWebhookId,
+    Code::WebhookNotRegistered,
+    Code::PreconditionFailed,
+];
+const BY_TYPE: &[Code] = &[
+    Code::InvalidWebhookId,
+    Code::WebhookNotRegistered,
+    Code::InvalidEventcode,
+    Code::EventcodeNotfound,
+    Code::InvalidDate,
+    Code::FutureDate,
+    Code::InvalidCount,
+    Code::InvalidCursor,
+    Code::NotificationBulkGetLimitExceeded,
+    Code::UnableToRead,
+];
+const BY_ID: &[Code] = &[
+    Code::InvalidWebhookId,
+    Code::WebhookNotRegistered,
+    Code::InvalidRequestBody,
+    Code::InvalidNotificationId,
+    Code::IsRequiredNotificationId,
+    Code::DuplicateNotificationId,
+    Code::NotificationBulkGetLimitExceeded,
+    Code::NotificationNotfound,
+    Code::UnableToRead,
+];
+const UNDELIVERED: &[Code] = &[
+    Code::InvalidWebhookId,
+    Code::WebhookNotRegistered,
+    Code::InvalidDate,
+    Code::FutureDate,
+    Code::UnableToRead,
+];
+const RESEND: &[Code] = &[
+    Code::InvalidWebhookId,
+    Code::WebhookNotRegistered,
+    Code::InvalidRequestBody,
+    Code::InvalidNotificationId,
+    Code::IsRequiredNotificationId,
+    Code::DuplicateNotificationId,
+    Code::NotificationResendLimitExceeded,
+    Code::WebhookIsNotActive,
+    Code::IdempotencyKeyReused,
+    Code::InvalidIdempotencyKey,
+    Code::UnableToRead,
+];
+const BAD_EVENTS: &[Code] = &[
+    Code::BadJson,
+    Code::BadUtf8,
+    Code::BadField,
+    Code::UnknownCode,
+    Code::DuplicateKey,
+    Code::TooDeep,
+    Code::TooLarge,
+    Code::BadTenant,
+    Code::BadHeader,
+    Code::ForbiddenData,
+    Code::Empty,
+];
+
+/// Every route. A fixed word comes before a parameter at the same place.
+pub(crate) const ROUTES: &[Route] = &[
+    open(Operation::Health, "/healthz", "Says that the process lives").gives("Probe"),
+    open(Operation::Ready, "/readyz", "Says whether requests can be answered").gives("Probe"),
+    open(Operation::Metrics, "/metrics", "Metrics in the Prometheus text format")
+        .gives("Metrics"),
+    open(Operation::OpenApi, "/openapi.json", "This description").gives("Anything"),
+    route(
+        Operation::Ingest,
+        POST,
+        Base::Root,
+        "/ingest/v1/events",
+        PUBLISH,
+        "Publishes one event, or up to 1,000 as JSON lines",
+    )
+    .takes_as(BodyRule::Events, "Event")
+    .answers(202, "Published")
+    .fails(BAD_EVENTS),
+    admin(
+        Operation::ApplyTenants,
+        PUT,
+        "/admin/v1/tenants",
+        "Adds and changes issuers, programme managers, products and merchants",
+    )
+    .takes_as(BodyRule::LargeJson, "Tenants")
+    .query(&["prune"])
+    .gives("TenantsApplied")
+    .fails(&[Code::InvalidRequestBody]),
+    admin(Operation::CreateHook, POST, "/admin/v1/hooks", "Registers a hook")
+        .takes("HookSave")
+        .answers(201, "Hook")
+        .fails(SAVE_HOOK),
+    admin(Operation::ListHooks, GET, "/admin/v1/hooks", "Lists the hooks")
+        .query(&["merchant", "limit", "cursor"])
+        .gives("HookList")
+        .fails(&[Code::InvalidCount, Code::InvalidCursor]),
+    admin(Operation::GetHook, GET, "/admin/v1/hooks/{hookId}", "Reads a hook")
+        .gives("Hook")
+        .fails(UNKNOWN),
+    admin(Operation::UpdateHook, PUT, "/admin/v1/hooks/{hookId}", "Replaces a hook")
+        .takes("HookSave")
+        .gives("Hook")
+        .fails(SAVE_HOOK),
+    admin(Operation::DeleteHook, DELETE, "/admin/v1/hooks/{hookId}", "Deletes a hook")
+        .answers(204, "")
+        .fails(UNKNOWN),
+    admin(
+        Operation::HookNotificationsByType,
+        GET,
+        "/admin/v1/hooks/{hookId}/events/{name}/notifications",
+        "Lists a hook's notifications of one event type",
+    )
+    .query(&["from", "count", "cursor"])
+    .gives("HookNotifications")
+    .fails(BY_TYPE),
+    admin(
+        Operation::HookUndelivered,
+        GET,
+        "/admin/v1/hooks/{hookId}/notifications/undelivered",
+        "Lists what a hook did not get",
+    )
+    .query(&["from"])
+    .gives("HookUndelivered")
+    .fails(UNDELIVERED),
+    admin(
+        Operation::HookNotifications,
+        PUT_OR_POST,
+        "/admin/v1/hooks/{hookId}/notifications",
+        "Reads a hook's notifications by id",
+    )
+    .takes("NotificationIds")
+    .gives("HookNotifications")
+    .fails(BY_ID),
+    admin(
+        Operation::HookResend,
+        POST,
+        "/admin/v1/hooks/{hookId}/resend",
+        "Sends a hook's notifications again",
+    )
+    .takes("NotificationIds")
+    .gives("Resent")
+    .fails(RESEND),
+    admin(
+        Operation::Account,
+        GET,
+        "/admin/v1/account",
+        "Accounts for every source record",
+    )
+    .query(&["topic"])
+    .gives("Account")
+    .fails(&[Code::UnableToRead]),
+    admin(
+        Operation::ListQuarantine,
+        GET,
+        "/admin/v1/quarantine",
+        "Lists the records that were set aside",
+    )
+    .query(&["limit", "cursor"])
+    .gives("QuarantineList")
+    .fails(&[Code::InvalidCount, Code::InvalidCursor]),
+    admin(
+        Operation::ShowQuarantine,
+        GET,
+        "/admin/v1/quarantine/{id}",
+        "Reads a record that was set aside",
+    )
+    .gives("QuarantineShow"),
+    admin(
+        Operation::Redrive,
+        POST,
+        "/admin/v1/quarantine/{id}/redrive",
+        "Publishes a record that was set aside again, with another body if one is sent",
+    )
+    .takes_as(BodyRule::OptionalJson, "Event")
+    .gives("Redriven")
+    .fails(&[Code::InvalidRequestBody]),
+    route(
+        Operation::Raw,
+        POST,
+        Base::Root,
+        "/admin/v1/raw/{topic}",
+        Access::Dev("admin"),
+        "Writes lines unchecked to an event topic (--dev only)",
+    )
+    .takes_as(BodyRule::Events, "Anything")
+    .answers(202, "Published"),
+    eds(Operation::CreateWebhook, POST, "/Webhooks", WRITE, "Registers a webhook")
+        .takes("WebhookCreate")
+        .answers(201, "WebhookCreated")
+        .fails(SAVE_WEBHOOK),
+    eds(Operation::ListWebhooks, GET, "/Webhooks", READ, "Lists the webhooks")
+        .query(&["productId", "status", "limit", "cursor"])
+        .gives("WebhookList")
+        .fails(&[
+            Code::InvalidStatus,
+            Code::InvalidCount,
+            Code::InvalidCursor,
+            Code::ProductNotValid,
+        ]),
+    eds(Operation::GetWebhook, GET, "/Webhooks/{webhookId}", READ, "Reads a webhook")
+        .gives("Webhook")
+        .fails(UNKNOWN),
+    eds(Operation::UpdateWebhook, PUT, "/Webhooks/{webhookId}", WRITE, "Replaces a webhook")
+        .takes("WebhookUpdate")
+        .gives("Webhook")
+        .fails(SAVE_WEBHOOK),
+    eds(
+        Operation::DeleteWebhook,
+        DELETE,
+        "/Webhooks/{webhookId}",
+        WRITE,
+        "Deletes a webhook; what is queued for it is cancelled",
+    )
+    .answers(204, "")
+    .fails(&[Code::InvalidWebhookId, Code::WebhookNotRegistered, Code::PreconditionFailed]),
+    eds(
+        Operation::SetStatus,
+        PUT_OR_PATCH,
+        "/Webhooks/{webhookId}/status",
+        WRITE,
+        "Activates or deactivates a webhook",
+    )
+    .takes("Status")
+    .gives("Webhook")
+    .fails(&[
+        Code::InvalidWebhookId,
+        Code::WebhookNotRegistered,
+        Code::InvalidRequestBody,
+        Code::InvalidStatus,
+        Code::CurrentStatusIsSame,
+        Code::PreconditionFailed,
+    ]),
+    eds(
+        Operation::ListSubscriptions,
+        GET,
+        "/Webhooks/{webhookId}/subscriptions",
+        READ,
+        "Lists the events that a webhook gets",
+    )
+    .gives("Subscriptions")
+    .fails(UNKNOWN),
+    eds(
+        Operation::AddSubscriptions,
+        PUT_OR_POST,
+        "/Webhooks/{webhookId}/subscriptions",
+        WRITE,
+        "Adds events; all or none",
+    )
+    .takes("Subscribe")
+    .gives("Subscribed")
+    .fails(SUBSCRIBE),
+    eds(
+        Operation::RemoveSubscriptions,
+        DELETE,
+        "/Webhooks/{webhookId}/subscriptions",
+        WRITE,
+        "Removes events; all or none",
+    )
+    .takes("Subscribe")
+    .gives("Subscribed")
+    .fails(SUBSCRIBE),
+    eds(
+        Operation::RemoveSubscription,
+        DELETE,
+        "/Webhooks/{webhookId}/subscriptions/{eventCode}",
+        WRITE,
+        "Removes one event",
+    )
+    .gives("Subscribed")
+    .fails(SUBSCRIBE),
+    eds(
+        Operation::NotificationsByCode,
+        GET,
+        "/Webhooks/{webhookId}/events/{eventCode}/notifications",
+        READ,
+        "Lists a webhook's notifications of one event code",
+    )
+    .query(&["from", "count", "cursor"])
+    .gives("Notifications")
+    .fails(BY_TYPE),
+    eds(
+        Operation::Undelivered,
+        GET,
+        "/Webhooks/{webhookId}/notifications/undelivered",
+        READ,
+        "Lists what a webhook did not get",
+    )
+    .query(&["from"])
+    .gives("UndeliveredList")
+    .fails(UNDELIVERED),
+    eds(
+        Operation::Notifications,
+        PUT_OR_POST,
+        "/Webhooks/{webhookId}/notifications",
+        READ,
+        "Reads notifications by id",
+    )
+    .takes("NotificationIds")
+    .gives("Notifications")
+    .fails(BY_ID),
+    eds(
+        Operation::Resend,
+        POST,
+        "/Webhooks/{webhookId}/resend",
+        WRITE,
+        "Sends notifications again",
+    )
+    .takes("NotificationIds")
+    .gives("Resent")
+    .fails(RESEND),
+    eds(
+        Operation::CreateConfiguration,
+        POST,
+        "/Configs",
+        WRITE,
+        "Sets which transaction confirmations (112) are sent",
+    )
+    .takes("ConfigurationCreate")
+    .answers(201, "ConfigurationCreated")
+    .fails(&[
+        Code::InvalidRequestBody,
+        Code::InvalidStatus,
+        Code::InvalidMessageTypeFilter,
+        Code::ProductNotValid,
+        Code::DuplicateConfiguration,
+        Code::IdempotencyKeyReused,
+        Code::InvalidIdempotencyKey,
+    ]),
+];

@@ -1,0 +1,287 @@
+//! The bodies that create and update a webhook, and the lists of event codes.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tidings_catalogue::{
+    Catalogue,
+    json::{Kind, Value},
+};
+use tidings_types::{ProductId, WebhookStatus};
+
+use super::headers::{self, HeaderInput};
+use crate::{
+    config::Config,
+    errors::{ApiError, Code, Fault},
+    input::{Object, wrong},
+};
+
+/// How long a URL may be, in characters (`spec.md` §1.6.1).
+const MAX_URL: usize = 255;
+/// What a webhook may have in flight when it does not say.
+pub(crate) const MAX_IN_FLIGHT: u32 = 64;
+/// How long an attempt may take when the webhook does not say.
+pub(crate) const TIMEOUT_MS: u32 = 15_000;
+
+/// Members of a webhook that clients send; the second group only answers have,
+/// and an update may send them back unchanged.
+const MEMBERS: &[&str] = &["programManagerCode", "productId", "events", "webhookStatus", "config"];
+const ANSWER_MEMBERS: &[&str] = &["webhookId", "webhookid", "createdTime", "lastModifiedTime"];
+const CONFIG_MEMBERS: &[&str] = &[
+    "url",
+    "customHeaders",
+    "ordering",
+    "stuckKey",
+    "ladder",
+    "rateLimitPerSecond",
+    "maxInFlight",
+    "timeoutMs",
+    "signatures",
+    "strictLegacyEnvelope",
+];
+
+/// A webhook as a client sent it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WebhookInput {
+    pub(crate) programme_manager: Option<String>,
+    pub(crate) product: Option<ProductId>,
+    /// Codes, each once, in the order given.
+    pub(crate) events: Option<Vec<String>>,
+    pub(crate) status: Option<WebhookStatus>,
+    pub(crate) config: ConfigInput,
+    /// What an update sent back of an answer: names and texts.
+    pub(crate) echoed: Vec<(&'static str, String)>,
+}
+
+/// `config` as a client sent it; what it left out has its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ConfigInput {
+    pub(crate) url: String,
+    pub(crate) headers: Vec<HeaderInput>,
+    pub(crate) settings: SettingsInput,
+}
+
+/// Settings of delivery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SettingsInput {
+    pub(crate) ladder: Option<String>,
+    pub(crate) max_in_flight: Option<u32>,
+    pub(crate) timeout_ms: Option<u32>,
+    pub(crate) strict_legacy_envelope: bool,
+}
+
+/// Whether a body creates a webhook or replaces one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Create,
+    Update,
+}
+
+/// Reads the body of a create or an update.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn read(
+    root: Value<'_>,
+    purpose: Purpose,
+    catalogue: &Catalogue,
+    config: &Config,
+) -> Result<WebhookInput, ApiError> {
+    let mut faults = Vec::new();
+    let known: Vec<&str> = match purpose {
+        Purpose::Create => MEMBERS.to_vec(),
+        Purpose::Update => MEMBERS.iter().chain(ANSWER_MEMBERS).copied().collect(),
+    };
+    let Some(body) = Object::take(root, &known, &mut faults) else { return Err(faults.into()) };
+    let mut input = WebhookInput {
+        programme_manager: body
+            .string("programManagerCode", &mut faults)
+            .map(std::borrow::Cow::into_owned),
+        product: body.get("productId").and_then(|value| product(value, &mut faults)),
+        status: body.get("webhookStatus").and_then(|value| match purpose {
+            // An update may send back what the platform set; the change checks it.
+            Purpose::Update if value.string().as_deref() == Some("suspended") => {
+                Some(WebhookStatus::Suspended)
+            }
+            Purpose::Create | Purpose::Update => status(value, &mut faults),
+        }),
+        ..WebhookInput::default()
+    };
+    match body.array("events", &mut faults) {
+        Some(values) => {
+            let path = body.path("events");
+            let twice = Code::DuplicateEventInEventArray;
+            input.events = Some(codes(&values, &path, twice, catalogue, &mut faults));
+        }
+        None if purpose == Purpose::Update && !body.has("events") => {
+            faults.push(Fault::at(Code::EmptyEventcodes, body.path("events")));
+        }
+        None => {}
+    }
+    if body.required("config", &mut faults).is_some()
+        && let Some(object) = body.object("config", CONFIG_MEMBERS, &mut faults)
+    {
+        input.config = read_config(object, config, &mut faults);
+    }
+    for name in ANSWER_MEMBERS {
+        if let Some(text) = body.string(name, &mut faults) {
+            input.echoed.push((name, text.into_owned()));
+        }
+    }
+    ApiError::check(faults)?;
+    Ok(input)
+}
+
+fn read_config(object: Object<'_>, config: &Config, faults: &mut Vec<Fault>) -> ConfigInput {
+    let url = object.required_string("url", faults).unwrap_or_default();
+    if object.has("url") {
+        check_url(&url, &object.path("url"), config, faults);
+    }
+    let headers =
+        object.get("customHeaders").map(|value| headers::read(value, faults)).unwrap_or_default();
+    refuse_what_is_to_come(object, faults);
+    ConfigInput { url: url.into_owned(), headers, settings: read_settings(object, config, faults) }
+}
+
+/// A URL as the operator's policy wants it (contract §3).
+pub(crate) fn check_url(url: &str, path: &str, config: &Config, faults: &mut Vec<Fault>) {
+    if url.chars().count() > MAX_URL {
+        let message = "the URL is longer than 255 characters";
+        faults.push(Fault::at(Code::InvalidUrl, path).saying(message));
+    } else if let Err(refusal) = tidings_egress::Target::parse(url, &config.url_policy) {
+        faults.push(Fault::at(Code::InvalidUrl, path).saying(refusal.to_string()));
+    }
+}
+
+/// Settings that the contract names and this release does not have yet are
+/// refused, so that nobody relies on what is only stored.
+fn refuse_what_is_to_come(object: Object<'_>, faults: &mut Vec<Fault>) {
+    let mut refuse = |path: String, message: &'static str| faults.push(wrong(path, message));
+    if let Some(value) = object.get("ordering")
+        && value.string().as_deref() != Some("none")
+    {
+        refuse(value.path(), "must be none: this release keeps no order");
+    }
+    for name in ["stuckKey", "rateLimitPerSecond"] {
+        if object.has(name) {
+            refuse(object.path(name), "is not available in this release");
+        }
+    }
+    if let Some(value) = object.get("signatures") {
+        let listed: Vec<_> = value.children().map(|child| child.string()).collect();
+        let only_v1 = value.kind() == Kind::Array
+            && matches!(listed.as_slice(), [Some(name)] if name == "v1");
+        if !only_v1 {
+            refuse(value.path(), "must be [\"v1\"]: this release has no other signature");
+        }
+    }
+}
+
+fn read_settings(object: Object<'_>, config: &Config, faults: &mut Vec<Fault>) -> SettingsInput {
+    let ladder = object.string("ladder", faults).map(std::borrow::Cow::into_owned);
+    if let Some(name) = &ladder
+        && !config.ladders.contains(name)
+    {
+        faults.push(wrong(object.path("ladder"), "is no ladder of this deployment"));
+    }
+    SettingsInput {
+        ladder,
+        max_in_flight: object.number("maxInFlight", 1, 256, faults),
+        timeout_ms: object.number("timeoutMs", config.min_timeout_ms, 45_000, faults),
+        strict_legacy_envelope: object.flag("strictLegacyEnvelope", faults).unwrap_or(false),
+    }
+}
+
+/// A product id: an integer or a string of digits (`spec.md` §6.5).
+pub(crate) fn product(value: Value<'_>, faults: &mut Vec<Fault>) -> Option<ProductId> {
+    let text = value.id_text();
+    match text {
+        Some(text) if is_digits(&text) => Some(ProductId(Arc::from(text.as_ref()))),
+        Some(_) => {
+            faults.push(Fault::at(Code::ProductNotValid, value.path()));
+            None
+        }
+        None => {
+            faults.push(wrong(value.path(), "must be an integer or a string of digits"));
+            None
+        }
+    }
+}
+
+/// Whether a text can be the id of a product.
+pub(crate) fn is_digits(text: &str) -> bool {
+    (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A status that clients may set.
+pub(crate) fn status(value: Value<'_>, faults: &mut Vec<Fault>) -> Option<WebhookStatus> {
+    let Some(text) = value.string() else {
+        faults.push(wrong(value.path(), "must be a string"));
+        return None;
+    };
+    match WebhookStatus::from_name(&text) {
+        Some(status @ (WebhookStatus::Active | WebhookStatus::Inactive)) => Some(status),
+        Some(WebhookStatus::Suspended) | None => {
+            faults.push(Fault::at(Code::InvalidStatus, value.path()));
+            None
+        }
+    }
+}
+
+/// Reads a list of event codes.
+pub(crate) fn codes(
+    values: &[Value<'_>],
+    path: &str,
+    twice: Code,
+    catalogue: &Catalogue,
+    faults: &mut Vec<Fault>,
+) -> Vec<String> {
+    if values.is_empty() {
+        faults.push(Fault::at(Code::EmptyEventcodes, path));
+    }
+    let mut seen = BTreeSet::new();
+    let mut names = Vec::new();
+    let before = faults.len();
+    for value in values {
+        match code(*value, catalogue) {
+            Ok(name) => {
+                if seen.insert(name.clone()) {
+                    names.push(name);
+                } else {
+                    faults.push(Fault::at(twice, value.path()));
+                }
+            }
+            Err(fault) => faults.push(fault),
+        }
+    }
+    // What is malformed is said before what is unknown: the first code decides
+    // the answer's status.
+    if let Some(found) = faults.get_mut(before..) {
+        found.sort_by_key(|fault| fault.code == Code::EventcodeNotfound);
+    }
+    names
+}
+
+fn code(value: Value<'_>, catalogue: &Catalogue) -> Result<String, Fault> {
+    let number = value
+        .integer()
+        .filter(|number| (100..=999).contains(number))
+        .ok_or_else(|| Fault::at(Code::InvalidEventcode, value.path()))?;
+    let kind = catalogue
+        .by_code(number)
+        .ok_or_else(|| Fault::at(Code::EventcodeNotfound, value.path()))?;
+    Ok(kind.name().to_owned())
+}
+
+/// The event code of a path.
+///
+/// # Errors
+/// `INVALID_EVENTCODE`, `EVENTCODE_NOTFOUND`.
+pub(crate) fn code_of_path(text: &str, catalogue: &Catalogue) -> Result<String, ApiError> {
+    let three = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse::<i64>().ok().filter(|number| three && *number >= 100);
+    let number = number.ok_or_else(|| ApiError::at(Code::InvalidEventcode, "eventCode"))?;
+    let kind = catalogue
+        .by_code(number)
+        .ok_or_else(|| ApiError::at(Code::EventcodeNotfound, "eventCode"))?;
+    Ok(kind.name().to_owned())
+}

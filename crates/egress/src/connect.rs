@@ -1,0 +1,100 @@
+//! The seam between attempts and the network.
+
+use std::{fmt, io};
+
+use rustls::{AlertDescription, CertificateError};
+use tidings_types::{AttemptCode, BoxFuture};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::target::Target;
+
+/// A connected stream; secured already, if its target wants that.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Why there is no connection: a fact about the endpoint, as the attempt's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectError(pub AttemptCode);
+
+/// Opens connections. [`crate::NetConnector`] opens real ones; a simulation hands
+/// in its own.
+pub trait Connector: Send + Sync + fmt::Debug + 'static {
+    /// Connects to `target`. Keeps its own time limits; the attempt's limit drops
+    /// the future.
+    ///
+    /// # Errors
+    /// With the code of the attempt.
+    fn connect<'a>(
+        &'a self,
+        target: &'a Target,
+    ) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>>;
+}
+
+/// The code of a stream's failure, also of one that TLS found.
+pub(crate) fn io_code(error: &io::Error) -> AttemptCode {
+    let inner = error.get_ref();
+    if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return tls_code(error);
+    }
+    #[expect(clippy::wildcard_enum_match_arm, reason = "foreign and not exhaustive")]
+    match error.kind() {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe => AttemptCode::ConnectionReset,
+        io::ErrorKind::TimedOut => AttemptCode::Timeout,
+        _ => AttemptCode::ClosedEarly,
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign and not exhaustive")]
+fn tls_code(error: &rustls::Error) -> AttemptCode {
+    use rustls::Error;
+    match error {
+        Error::InvalidCertificate(error) => certificate_code(error),
+        Error::AlertReceived(alert) => match alert {
+            AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
+                AttemptCode::TlsClientAuth
+            }
+            AlertDescription::ProtocolVersion
+            | AlertDescription::HandshakeFailure
+            | AlertDescription::InsufficientSecurity
+            | AlertDescription::NoApplicationProtocol => AttemptCode::TlsProtocol,
+            _ => AttemptCode::TlsRejected,
+        },
+        Error::InvalidMessage(_)
+        | Error::PeerIncompatible(_)
+        | Error::PeerMisbehaved(_)
+        | Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::NoApplicationProtocol => AttemptCode::TlsProtocol,
+        _ => AttemptCode::TlsRejected,
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "foreign and not exhaustive")]
+fn certificate_code(error: &CertificateError) -> AttemptCode {
+    match error {
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => AttemptCode::TlsCertTime,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            AttemptCode::TlsNameMismatch
+        }
+        // A signature that does not fit: an authority only named like a trusted one.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            AttemptCode::TlsUntrusted
+        }
+        // What `openssl req -x509` makes: self-signed, and an authority by itself.
+        CertificateError::Other(other)
+            if matches!(
+                other.0.downcast_ref::<webpki::Error>(),
+                Some(webpki::Error::CaUsedAsEndEntity)
+            ) =>
+        {
+            AttemptCode::TlsUntrusted
+        }
+        _ => AttemptCode::TlsRejected,
+    }
+}

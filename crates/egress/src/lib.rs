@@ -1,0 +1,30 @@
+//! Opens connections to customers' addresses; the only crate that may.
+//!
+//! One [`Egress::attempt`] is one HTTP/1.1 request with its time limit, on a kept
+//! connection where there is one, to an address that was looked at *after* the
+//! name was resolved (`reliability-security.md` §3.1). What the endpoint did is a
+//! value ([`AttemptReport`]), never an error.
+//!
+//! It follows no redirect, decodes no compression, knows no proxy, reads at most
+//! 16 KiB of an answer, and decides nothing about retries.
+
+mod attempt;
+mod config;
+mod connect;
+mod connection;
+mod filter;
+mod metrics;
+mod net;
+mod pool;
+mod request;
+mod target;
+mod wire;
+
+pub use attempt::{AttemptReport, Egress};
+pub use config::Config;
+pub use connect::{ConnectError, Connector, Io};
+pub use filter::{Class, classify};
+pub use metrics::Metrics;
+pub use net::NetConnector;
+pub use request::Request;
+pub use target::{Policy, Target, UrlRefusal};

@@ -1,0 +1,159 @@
+//! The real network: resolves a name, looks at every address, dials, secures.
+//!
+//! The one place that opens sockets to strangers. A name is resolved once per
+//! connection, and the sockets go to the very addresses that were looked at, so
+//! that a name cannot answer twice. No proxy, no search domain.
+
+mod dns;
+mod tls;
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls_pki_types::ServerName;
+use tidings_types::{AttemptCode, BoxFuture};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+use url::Host;
+
+use crate::{
+    config::Config,
+    connect::{ConnectError, Connector, Io, io_code},
+    metrics::Metrics,
+    target::{Policy, Target},
+};
+
+use self::dns::Dns;
+
+/// The least that one of several addresses gets of the time to connect.
+const MIN_ADDRESS_TIME: Duration = Duration::from_millis(500);
+
+/// Connects over TCP, and TLS where the target wants it.
+pub struct NetConnector {
+    policy: Policy,
+    connect_timeout: Duration,
+    max_addresses: usize,
+    dns: Dns,
+    tls: TlsConnector,
+    metrics: Metrics,
+}
+
+impl fmt::Debug for NetConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NetConnector").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+impl NetConnector {
+    /// Makes a connector. A certificate of `extra_roots` that cannot be used is
+    /// logged and left out.
+    pub fn new(config: &Config, metrics: Metrics) -> Self {
+        Self {
+            policy: config.policy.clone(),
+            connect_timeout: config.connect_timeout,
+            max_addresses: config.max_addresses,
+            dns: Dns::new(config),
+            tls: TlsConnector::from(Arc::new(tls::client_config(&config.extra_roots))),
+            metrics,
+        }
+    }
+
+    async fn open(&self, target: &Target) -> Result<Box<dyn Io>, AttemptCode> {
+        let addresses = self.vetted(target).await?;
+        let deadline = Instant::now() + self.connect_timeout;
+        let secured = timeout_at(deadline, async {
+            let stream = dial(&addresses, deadline).await?;
+            self.secure(target, stream).await
+        });
+        secured.await.unwrap_or(Err(AttemptCode::ConnectTimeout))
+    }
+
+    /// The addresses of the target that may be dialled.
+    async fn vetted(&self, target: &Target) -> Result<Vec<SocketAddr>, AttemptCode> {
+        let mut found = match target.host() {
+            Host::Ipv4(v4) => vec![IpAddr::V4(*v4)],
+            Host::Ipv6(v6) => vec![IpAddr::V6(*v6)],
+            Host::Domain(name) => self.dns.addresses(name).await?,
+        };
+        found.truncate(self.max_addresses);
+        let mut vetted = Vec::with_capacity(found.len());
+        for address in found {
+            match target.may_dial(address, &self.policy) {
+                Ok(()) => vetted.push(SocketAddr::new(address.to_canonical(), target.port())),
+                Err(class) => self.metrics.address_blocked(class),
+            }
+        }
+        if vetted.is_empty() { Err(AttemptCode::BlockedAddress) } else { Ok(vetted) }
+    }
+
+    async fn secure(&self, target: &Target, stream: TcpStream) -> Result<Box<dyn Io>, AttemptCode> {
+        if !target.is_https() {
+            return Ok(Box::new(stream));
+        }
+        let name = match target.host() {
+            Host::Domain(name) => ServerName::try_from(name.clone())
+                .map_err(|_not_a_dns_name| AttemptCode::TlsNameMismatch)?,
+            Host::Ipv4(v4) => ServerName::from(IpAddr::V4(*v4)),
+            Host::Ipv6(v6) => ServerName::from(IpAddr::V6(*v6)),
+        };
+        match self.tls.connect(name, stream).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => Err(io_code(&error)),
+        }
+    }
+}
+
+impl Connector for NetConnector {
+    fn connect<'a>(
+        &'a self,
+        target: &'a Target,
+    ) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
+        Box::pin(async move { self.open(target).await.map_err(ConnectError) })
+    }
+}
+
+/// Tries the addresses in turn. Each gets its share of the time that is left, so
+/// that one that swallows packets does not use up the others' (§7.5, EP6).
+async fn dial(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, AttemptCode> {
+    let mut last = AttemptCode::ConnectTimeout;
+    let mut untried = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    for address in addresses {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = (left / untried.max(1)).max(MIN_ADDRESS_TIME);
+        untried = untried.saturating_sub(1);
+        match timeout(share, dial_one(*address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(code)) => last = code,
+            Err(_late) => last = AttemptCode::ConnectTimeout,
+        }
+    }
+    Err(last)
+}
+
+async fn dial_one(address: SocketAddr) -> Result<TcpStream, AttemptCode> {
+    #[expect(clippy::disallowed_methods, reason = "the one door: the address is vetted")]
+    let connecting = TcpStream::connect(address);
+    let stream = connecting.await.map_err(|error| connect_code(&error))?;
+    if stream.peer_addr().map_err(|error| io_code(&error))? != address {
+        return Err(AttemptCode::BlockedAddress);
+    }
+    stream.set_nodelay(true).map_err(|error| io_code(&error))?;
+    Ok(stream)
+}
+
+/// Unreachable networks and hosts count as refusals: somebody said no at once.
+fn connect_code(error: &std::io::Error) -> AttemptCode {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "foreign and not exhaustive")]
+    match error.kind() {
+        std::io::ErrorKind::ConnectionReset => AttemptCode::ConnectionReset,
+        std::io::ErrorKind::TimedOut => AttemptCode::ConnectTimeout,
+        _ => AttemptCode::ConnectRefused,
+    }
+}

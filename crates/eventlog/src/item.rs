@@ -1,0 +1,119 @@
+//! What the view answers with. Bodies are sealed: who may see them opens them
+//! with the key book.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use tidings_proto::v1;
+use tidings_types::{
+    EndReason, EventUid, Lane, NotificationId, NotificationState, Offset, RunId, Timestamp,
+    TopicPartition, WebhookId,
+};
+
+/// How far the view is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Status {
+    /// Whether everything has been read that stood in the topics when the recorder
+    /// started. Until then history answers 503.
+    pub complete: bool,
+    /// The part of that which has been read, from 0 to 1.
+    pub progress: f64,
+    /// All partitions of both topics have been read up to what stood in them at
+    /// this time. Lists end here.
+    pub as_of: Timestamp,
+}
+
+/// One notification as history shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    pub notification: NotificationId,
+    pub webhook: WebhookId,
+    pub event_type: Arc<str>,
+    pub state: NotificationState,
+    /// Why it ended, unless it is delivered or pending.
+    pub reason: Option<EndReason>,
+    /// What the last attempt came to (`HTTP_503`), if there was one.
+    pub last_code: Option<Arc<str>>,
+    /// When the router decided.
+    pub created: Timestamp,
+    /// When the last attempt was made, if there was one.
+    pub last_sent: Option<Timestamp>,
+    /// Attempts of all runs together.
+    pub attempts: u32,
+    /// Runs after the first.
+    pub resends: u32,
+    /// The latest run.
+    pub run: RunId,
+    /// The number of an ordered webhook's notification in its lane.
+    pub number: Option<u64>,
+    pub lane: Lane,
+    /// Programme manager or merchant, as the router wrote it: `pm:20`, `m:m_9f2`.
+    pub tenant: Arc<str>,
+    pub issuer: Arc<str>,
+    pub order_key: Arc<str>,
+    /// Past it the notification is never sent.
+    pub deadline: Option<Timestamp>,
+    /// The source record whose decision made the notification.
+    pub source: (TopicPartition, Offset),
+    pub uid: EventUid,
+    pub traceparent: Arc<str>,
+    /// The sealed body of the webhook's shape, with the place of the notification
+    /// id and of the payload. Of an event with a deadline that has passed it is
+    /// the one without its short-lived fields, if the event has such a one.
+    pub body: Option<v1::Body>,
+    /// Whether `body` is the one without its short-lived fields.
+    pub redacted: bool,
+}
+
+/// A place in a list: behind this notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    pub created: Timestamp,
+    pub notification: NotificationId,
+}
+
+/// A text that is not a [`Cursor`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor of a list; start the list anew")]
+pub struct CursorError;
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.created.as_millis(), self.notification)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let (created, notification) = text.split_once('.').ok_or(CursorError)?;
+        Ok(Self {
+            created: Timestamp::from_millis(created.parse().map_err(|_bad| CursorError)?),
+            notification: notification.parse().map_err(|_bad| CursorError)?,
+        })
+    }
+}
+
+/// A part of a list, in order of creation, then of id.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    pub items: Vec<Item>,
+    /// Where to go on; none if there is nothing more up to `as_of`.
+    pub next: Option<Cursor>,
+    pub as_of: Timestamp,
+}
+
+/// What one webhook did not get of one event type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UndeliveredGroup {
+    pub event_type: Arc<str>,
+    /// All of them, however many ids are given.
+    pub count: u64,
+    /// Oldest first, at most [`UndeliveredGroup::MAX_IDS`].
+    pub notifications: Vec<NotificationId>,
+}
+
+impl UndeliveredGroup {
+    /// `spec.md` §1.8.3.
+    pub const MAX_IDS: usize = 1_000;
+}

@@ -1,0 +1,271 @@
+//! What the registry holds, as the rest of Tidings sees it. Secrets are opened and
+//! stand in types that do not print.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tidings_signing::{Secret, WebhookSecret};
+use tidings_types::{
+    HookOwner, IssuerId, MerchantKey, NotificationId, PmId, ProductId, RunId, Scope, Shape, Slot,
+    Timestamp, WebhookId, WebhookStatus,
+};
+
+/// The name of one entity, as it stands in records: `<kind>/<id>`. Kinds are
+/// `issuer`, `pm`, `product`, `merchant`, `webhook`, `config`, `command` and
+/// `deployment`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EntityKey(pub Arc<str>);
+
+impl EntityKey {
+    pub fn new(kind: &str, id: impl fmt::Display) -> Self {
+        Self(format!("{kind}/{id}").into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EntityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for EntityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The whole state of one entity.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// It is gone; of a webhook, perhaps its delivery topic too.
+    Deleted {
+        topic_deleted: bool,
+        /// When the entity was deleted (not its topic).
+        at: Timestamp,
+    },
+    Issuer(Issuer),
+    ProgrammeManager(ProgrammeManager),
+    Product(Product),
+    Merchant(Merchant),
+    Webhook(Box<Webhook>),
+    Configuration(Configuration),
+    IdKey(IdKey),
+    Command(CommandRecord),
+}
+
+/// A BIN sponsor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    pub id: IssuerId,
+    pub name: String,
+}
+
+/// A programme manager of an issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgrammeManager {
+    pub id: PmId,
+    pub code: String,
+    pub issuer: IssuerId,
+    pub name: String,
+}
+
+/// A product of a programme manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Product {
+    pub id: ProductId,
+    pub programme_manager: PmId,
+}
+
+/// A merchant of a programme manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merchant {
+    pub key: MerchantKey,
+    pub programme_manager: PmId,
+    pub source_keys: Vec<SourceKey>,
+}
+
+impl Merchant {
+    /// The value of a source key.
+    pub fn source_key(&self, id: &str) -> Option<&Secret> {
+        self.source_keys.iter().find(|key| key.id == id).map(|key| &key.value)
+    }
+}
+
+/// A key of a merchant that can sign its hooks' requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceKey {
+    pub id: String,
+    pub value: Secret,
+}
+
+/// Which 112 an issuer or a programme manager wants (`spec.md` §4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    pub id: String,
+    pub owner: Scope,
+    pub pm: Option<PmId>,
+    pub product: Option<ProductId>,
+    pub active: bool,
+    /// The filter codes as they were sent, 0 to 6.
+    pub filter: Vec<u32>,
+    pub created: Timestamp,
+    pub modified: Timestamp,
+}
+
+/// A webhook of a client, or a hook of a merchant or of the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    pub id: WebhookId,
+    pub slot: Slot,
+    /// The entity's version, which a change of it expects. Not read from a change.
+    pub version: u64,
+    pub owner: HookOwner,
+    pub product: Option<ProductId>,
+    /// Names of event types, in the order given.
+    pub events: Vec<Arc<str>>,
+    pub status: WebhookStatus,
+    pub url: String,
+    pub headers: Vec<CustomHeader>,
+    /// Oldest first. Empty for hooks of merchants.
+    pub signing_secrets: Vec<SigningSecret>,
+    pub settings: HookSettings,
+    pub created: Timestamp,
+    pub modified: Timestamp,
+    pub label: String,
+    pub basic: Option<Basic>,
+    pub signature: HookSignature,
+    /// Whether bodies name the types as the vendor does.
+    pub wire_names: bool,
+    /// How many partitions the delivery topic has: 2 once the webhook has wanted
+    /// an urgent type.
+    pub partitions: u32,
+    /// Why it is suspended; empty if it is not.
+    pub suspended_reason: String,
+}
+
+impl Webhook {
+    /// Which form of a body it gets.
+    pub fn shape(&self) -> Shape {
+        if self.wire_names {
+            Shape::WireNames
+        } else if self.settings.strict_legacy_envelope {
+            Shape::StrictLegacy
+        } else {
+            Shape::Plain
+        }
+    }
+}
+
+/// A header that the client wants on every request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomHeader {
+    /// As the client gave it; a space is sent as a hyphen (design §10).
+    pub name: String,
+    pub value: Secret,
+    /// Whether the API answers `***` instead of the value.
+    pub secret: bool,
+}
+
+/// One of the secrets that requests are signed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SigningSecret {
+    pub id: String,
+    pub secret: WebhookSecret,
+    /// When it retires; `None` for the newest.
+    pub not_after: Option<Timestamp>,
+}
+
+/// A user name and a password for HTTP Basic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Basic {
+    pub username: String,
+    pub password: Secret,
+}
+
+/// What the plain `X-Signature` of a merchant's hook is made with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HookSignature {
+    #[default]
+    None,
+    /// The value of the merchant's source key with this id.
+    SourceKey(String),
+    /// A key of the hook's own.
+    SignatureKey(Secret),
+}
+
+/// How a webhook wants to be delivered to (contract §3, `config`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookSettings {
+    /// `none`, `perKey` or `strict`.
+    pub ordering: String,
+    /// `wait`, `skip` or `supersede`.
+    pub stuck_key: String,
+    /// The ladder's name; `None`: the deployment's default for its owner.
+    pub ladder: Option<String>,
+    /// 0: no limit.
+    pub rate_limit_per_second: u32,
+    pub max_in_flight: u32,
+    pub timeout: Duration,
+    /// `v1`, `v1a` or both.
+    pub signatures: Vec<String>,
+    pub strict_legacy_envelope: bool,
+}
+
+impl Default for HookSettings {
+    fn default() -> Self {
+        Self {
+            ordering: "none".to_owned(),
+            stuck_key: "wait".to_owned(),
+            ladder: None,
+            rate_limit_per_second: 0,
+            max_in_flight: 64,
+            timeout: Duration::from_secs(15),
+            signatures: vec!["v1".to_owned()],
+            strict_legacy_envelope: false,
+        }
+    }
+}
+
+/// An answer kept for a repeated `Idempotency-Key`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandRecord {
+    pub subject: String,
+    /// SHA-256 of the request.
+    pub hash: [u8; 32],
+    /// HTTP status of the first answer.
+    pub status: u16,
+    /// The body of the first answer.
+    pub answer: Secret,
+    /// Of a resend: the runs that it starts, so that a repeat appends the same.
+    pub runs: Vec<(NotificationId, RunId)>,
+    /// Whether all that it starts has been appended.
+    pub done: bool,
+    pub expires: Timestamp,
+    /// The entity's version. Not read from a change.
+    pub version: u64,
+}
+
+/// The key that notification ids are made with. Prints nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IdKey(Secret);
+
+impl IdKey {
+    pub fn new(bytes: &[u8; 32]) -> Self {
+        Self(Secret::new(bytes.to_vec()))
+    }
+
+    /// The bytes themselves, for `tidings_signing::notification_id`.
+    pub fn expose(&self) -> &[u8; 32] {
+        let bytes = self.0.expose().try_into();
+        bytes.unwrap_or_else(|_other_length| unreachable!("made of 32 bytes"))
+    }
+}
+
+impl fmt::Debug for IdKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdKey(***)")
+    }
+}

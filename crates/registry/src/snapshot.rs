@@ -1,0 +1,136 @@
+//! The registry at one moment: immutable, shared.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use tidings_routing::{Hook, MessageTypes, RouteTable, Tenants};
+use tidings_signing::OpenError;
+use tidings_types::{IssuerId, MerchantKey, Offset, PmId, ProductId, Slot, Timestamp, WebhookId};
+
+use crate::{
+    entity::{
+        CommandRecord, Configuration, EntityKey, IdKey, Issuer, Merchant, Product,
+        ProgrammeManager, Webhook,
+    },
+    shards::Shards,
+};
+
+/// A webhook that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TombStone {
+    pub slot: Slot,
+    pub deleted: Timestamp,
+    /// Whether its delivery topic is gone too.
+    pub topic_deleted: bool,
+    pub version: u64,
+}
+
+/// Everything that the registry says, up to [`Snapshot::version`]. A clone shares
+/// what has not changed since.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The next offset of `tidings.registry`: all before it is folded.
+    pub version: Offset,
+    pub issuers: Arc<BTreeMap<IssuerId, Arc<Issuer>>>,
+    pub pms: Arc<BTreeMap<PmId, Arc<ProgrammeManager>>>,
+    pub products: Arc<BTreeMap<ProductId, Arc<Product>>>,
+    pub merchants: Arc<BTreeMap<MerchantKey, Arc<Merchant>>>,
+    pub webhooks: Arc<BTreeMap<WebhookId, Arc<Webhook>>>,
+    pub deleted_webhooks: Arc<BTreeMap<WebhookId, TombStone>>,
+    pub configurations: Arc<BTreeMap<String, Arc<Configuration>>>,
+    /// By command id.
+    pub commands: Shards<Arc<CommandRecord>>,
+    pub(crate) versions: Shards<u64>,
+    /// Who holds which name.
+    pub(crate) claims: Shards<EntityKey>,
+    pub(crate) id_key: Option<IdKey>,
+    /// Entities whose last record could not be read here.
+    pub(crate) unreadable: Arc<BTreeMap<EntityKey, OpenError>>,
+    /// Made when it is asked for, and shared until something in it changes.
+    pub(crate) routes: Arc<OnceLock<Arc<RouteTable>>>,
+}
+
+impl Snapshot {
+    /// The version of an entity; 0 if there never was one. A deleted one keeps counting.
+    pub fn entity_version(&self, entity: &EntityKey) -> u64 {
+        self.versions.get(entity.as_str()).copied().unwrap_or(0)
+    }
+
+    /// The entity that holds a claimed name.
+    pub fn claimed_by(&self, name: &str) -> Option<&EntityKey> {
+        self.claims.get(name)
+    }
+
+    /// The key of notification ids; there is one once the registry has started.
+    pub fn id_key(&self) -> Option<&[u8; 32]> {
+        self.id_key.as_ref().map(IdKey::expose)
+    }
+
+    /// Entities whose last record could not be read here, and why: a sealed value
+    /// is damaged, or a later release wrote it. What stood before still counts.
+    pub fn unreadable(&self) -> &BTreeMap<EntityKey, OpenError> {
+        &self.unreadable
+    }
+
+    pub fn pm_by_code(&self, code: &str) -> Option<&Arc<ProgrammeManager>> {
+        self.pms.values().find(|pm| pm.code == code)
+    }
+
+    /// The webhooks of a slot, without deleted ones.
+    pub fn webhooks_in_slot(&self, slot: Slot) -> impl Iterator<Item = &Arc<Webhook>> {
+        self.webhooks.values().filter(move |webhook| webhook.slot == slot)
+    }
+
+    /// The index that events are routed by. Built by the first who asks.
+    pub fn route_table(&self) -> Arc<RouteTable> {
+        Arc::clone(self.routes.get_or_init(|| Arc::new(self.build_routes())))
+    }
+
+    fn build_routes(&self) -> RouteTable {
+        let tenants = Tenants {
+            managers: self.pms.values().map(|pm| (pm.id, pm.issuer.clone())).collect(),
+            products: self
+                .products
+                .values()
+                .map(|product| (product.id.clone(), product.programme_manager))
+                .collect(),
+            merchants: self
+                .merchants
+                .values()
+                .map(|merchant| (merchant.key.clone(), merchant.programme_manager))
+                .collect(),
+        };
+        let hook = |webhook: &Arc<Webhook>| Hook {
+            webhook: webhook.id,
+            owner: webhook.owner.clone(),
+            product: webhook.product.clone(),
+            status: webhook.status,
+            events: webhook.events.clone(),
+            shape: webhook.shape(),
+        };
+        let hooks: Vec<Hook> = self.webhooks.values().map(hook).collect();
+        let configurations: Vec<_> = self.configurations.values().filter_map(routed).collect();
+        RouteTable::build(tenants, &hooks, &configurations)
+    }
+}
+
+/// A configuration as routing sees it. The API stores codes 0 to 6 only; one with
+/// another code, which it cannot have, would want nothing.
+fn routed(configuration: &Arc<Configuration>) -> Option<tidings_routing::Configuration> {
+    let message_types = MessageTypes::from_codes(configuration.filter.iter().copied());
+    if message_types.is_none() {
+        tracing::error!(
+            configuration = configuration.id,
+            "a configuration has a filter code outside 0 to 6 and is left out; update it"
+        );
+    }
+    Some(tidings_routing::Configuration {
+        owner: configuration.owner.clone(),
+        manager: configuration.pm,
+        product: configuration.product.clone(),
+        is_active: configuration.active,
+        message_types: message_types?,
+    })
+}

@@ -1,0 +1,297 @@
+//! What follows from decisions: delivery records, and outcomes for notifications
+//! that get none because their webhook is suspended or deleted.
+//!
+//! Written from the decision as it stands in `tidings.routed`, so that a takeover
+//! writes the same again. Repeats are harmless: the slot owner knows them by id
+//! and run.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use tidings_broker::{AppendBatch, AppendError, NewRecord};
+use tidings_proto::{encode, v1};
+use tidings_registry::Snapshot;
+use tidings_signing::slot;
+use tidings_types::{
+    EndReason, Lane, Partition, RunId, Slot, TopicPartition, WebhookId, names,
+};
+use v1::decision::What;
+
+use crate::{
+    patience::{End, Patience},
+    records::{delivery, delivery_tail, new_record, source_of},
+    service::Shared,
+};
+
+/// What an item costs beside its value, about.
+const ITEM_BYTES: usize = 128;
+
+/// Appends what follows from decisions.
+#[derive(Debug)]
+pub(crate) struct Deliverer<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) patience: &'a Patience,
+}
+
+/// One delivery record to append.
+struct Item {
+    key: Bytes,
+    value: Bytes,
+    /// The notification that it is, and when it was decided, in case that its
+    /// webhook is gone.
+    notification: Bytes,
+}
+
+/// What is appended in one call.
+#[derive(Default)]
+struct Chunk {
+    /// By the place where the records go; the webhook's lane is its partition.
+    deliveries: BTreeMap<(WebhookId, Partition), Vec<Item>>,
+    outcomes: BTreeMap<Slot, Vec<v1::Outcome>>,
+    bytes: usize,
+}
+
+/// Where one batch of an append came from.
+enum Origin {
+    Delivery((WebhookId, Partition)),
+    Outcomes(Slot),
+}
+
+impl Chunk {
+    fn is_empty(&self) -> bool {
+        self.deliveries.is_empty() && self.outcomes.is_empty()
+    }
+
+    /// The notification ends here: nothing is sent.
+    fn end(&mut self, webhook: WebhookId, outcome: v1::Outcome) {
+        self.bytes += ITEM_BYTES;
+        self.outcomes.entry(slot(webhook)).or_default().push(outcome);
+    }
+
+    /// Turns what waits for deleted webhooks into outcomes.
+    fn cancel_deleted(&mut self, snapshot: &Snapshot, now: i64) {
+        let gone: Vec<_> = self
+            .deliveries
+            .keys()
+            .filter(|(webhook, _)| snapshot.deleted_webhooks.contains_key(webhook))
+            .copied()
+            .collect();
+        for place in gone {
+            for item in self.deliveries.remove(&place).into_iter().flatten() {
+                let lane = lane(Lane::from_partition(place.1));
+                self.end(place.0, cancelled(place.0, item.notification, lane, now));
+            }
+        }
+    }
+
+    fn batches(&self) -> (Vec<Origin>, Vec<AppendBatch>) {
+        let mut origins = Vec::new();
+        let mut batches = Vec::new();
+        for (place, items) in &self.deliveries {
+            let to = TopicPartition { topic: names::delivery(place.0), partition: place.1 };
+            let records = items.iter().map(Item::record).collect();
+            origins.push(Origin::Delivery(*place));
+            batches.push(AppendBatch { to, records });
+        }
+        for (slot, outcomes) in &self.outcomes {
+            let batch = v1::OutcomeBatch {
+                slot: slot.0,
+                took: None,
+                writer: v1::Writer::Router.into(),
+                outcomes: outcomes.clone(),
+            };
+            let record = new_record(slot.0.to_string(), encode(&batch));
+            origins.push(Origin::Outcomes(*slot));
+            let to = TopicPartition::new(names::OUTCOMES, slot.outcome_partition());
+            batches.push(AppendBatch { to, records: vec![record] });
+        }
+        (origins, batches)
+    }
+
+    fn remove(&mut self, origin: &Origin) {
+        match origin {
+            Origin::Delivery(place) => {
+                self.deliveries.remove(place);
+            }
+            Origin::Outcomes(slot) => {
+                self.outcomes.remove(slot);
+            }
+        }
+    }
+
+    /// Half of the webhooks, for a crash between the two halves.
+    fn split_half(&mut self) -> Self {
+        let half = self.deliveries.keys().nth(self.deliveries.len() / 2).copied();
+        let rest = half.map(|place| self.deliveries.split_off(&place)).unwrap_or_default();
+        let first = std::mem::replace(&mut self.deliveries, rest);
+        Self { deliveries: first, ..Self::default() }
+    }
+}
+
+impl Item {
+    fn record(&self) -> NewRecord {
+        new_record(self.key.clone(), self.value.clone())
+    }
+}
+
+impl Deliverer<'_> {
+    /// Appends what follows from these decisions, in their order, and returns how
+    /// many records that took. With a `snapshot` (a takeover) webhooks that it
+    /// shows as deleted get outcomes instead of records.
+    ///
+    /// # Errors
+    /// When it is stopped, or the log failed for good.
+    pub(crate) async fn deliver(
+        &self,
+        decisions: &[v1::Decision],
+        snapshot: Option<&Snapshot>,
+    ) -> Result<u64, End> {
+        let mut appended = 0;
+        let mut chunk = Chunk::default();
+        for decision in decisions {
+            let Some(What::Routed(routed)) = &decision.what else { continue };
+            let tails: Vec<(i32, Bytes)> = routed
+                .bodies
+                .iter()
+                .map(|body| (body.shape, delivery_tail(decision, routed, body)))
+                .collect();
+            let key = Bytes::copy_from_slice(routed.order_key.as_bytes());
+            for target in &routed.targets {
+                let Some(webhook) = WebhookId::from_slice(&target.webhook) else {
+                    self.unusable(decision);
+                    continue;
+                };
+                if target.suspended {
+                    let outcome = suspended(decision, routed, target);
+                    chunk.end(webhook, outcome);
+                } else if let Some((_, tail)) = tails.iter().find(|(shape, _)| *shape == target.shape) {
+                    let notification = target.notification.clone();
+                    let value = delivery(&notification, tail);
+                    chunk.bytes += value.len() + ITEM_BYTES;
+                    let place = (webhook, Lane::from(routed.lane()).partition());
+                    let item = Item { key: key.clone(), value, notification };
+                    chunk.deliveries.entry(place).or_default().push(item);
+                } else {
+                    self.unusable(decision);
+                }
+                if chunk.bytes >= self.shared.config.append_bytes {
+                    appended += self.append(std::mem::take(&mut chunk), snapshot).await?;
+                }
+            }
+        }
+        Ok(appended + self.append(chunk, snapshot).await?)
+    }
+
+    fn unusable(&self, decision: &v1::Decision) {
+        self.shared.deps.metrics.void_records.inc();
+        tracing::error!(
+            source = ?source_of(decision),
+            "a decision names a webhook or a body that cannot be; it was written by another release"
+        );
+    }
+
+    async fn append(&self, mut chunk: Chunk, snapshot: Option<&Snapshot>) -> Result<u64, End> {
+        if let Some(snapshot) = snapshot {
+            chunk.cancel_deleted(snapshot, self.shared.deps.clock.now().as_millis());
+        }
+        let mut appended = 0;
+        if self.shared.deps.failpoints.are_armed() && chunk.deliveries.len() > 1 {
+            appended += self.append_all(chunk.split_half()).await?;
+            self.shared.deps.failpoints.reach("router.after_some_deliveries").await;
+        }
+        Ok(appended + self.append_all(chunk).await?)
+    }
+
+    /// Tries until everything is acknowledged, or said of a deleted webhook.
+    async fn append_all(&self, mut chunk: Chunk) -> Result<u64, End> {
+        let mut tries = self.patience.tries();
+        let mut appended = 0;
+        while !chunk.is_empty() {
+            let (origins, batches) = chunk.batches();
+            let counts: Vec<usize> = batches.iter().map(|batch| batch.records.len()).collect();
+            let results = self.shared.deps.broker.append(batches).await;
+            let mut failure = None;
+            for ((origin, count), result) in origins.iter().zip(counts).zip(results) {
+                match result {
+                    Ok(_) => {
+                        let count = u64::try_from(count).unwrap_or(u64::MAX);
+                        appended += count;
+                        self.count(origin, count, &chunk);
+                        chunk.remove(origin);
+                    }
+                    Err(AppendError::Fatal(why)) => return Err(End::Fatal(why)),
+                    Err(error) => failure = Some(error),
+                }
+            }
+            let Some(error) = failure else { break };
+            self.shared.deps.metrics.failed_appends.inc();
+            if tries.is_worth_a_line() {
+                tracing::warn!(%error, left = chunk.deliveries.len(), "deliveries wait");
+            }
+            tries.again().await?;
+            // Only the registry, folded to its end, says that a webhook is gone.
+            if let Ok(snapshot) = self.shared.deps.registry.fold_to_end().await {
+                chunk.cancel_deleted(&snapshot, self.shared.deps.clock.now().as_millis());
+            }
+        }
+        Ok(appended)
+    }
+
+    fn count(&self, origin: &Origin, count: u64, chunk: &Chunk) {
+        let metrics = &self.shared.deps.metrics;
+        match origin {
+            Origin::Delivery(_) => {
+                metrics.deliveries.inc_by(count);
+            }
+            Origin::Outcomes(slot) => {
+                let ended = chunk.outcomes.get(slot).map_or(0, Vec::len);
+                metrics.ended.inc_by(u64::try_from(ended).unwrap_or(u64::MAX));
+            }
+        }
+    }
+}
+
+fn lane(lane: Lane) -> i32 {
+    v1::Lane::from(lane).into()
+}
+
+/// A notification for a suspended webhook. Its time is the decision's, so that a
+/// repeat says the same.
+fn suspended(
+    decision: &v1::Decision,
+    routed: &v1::Routed,
+    target: &v1::RoutedTarget,
+) -> v1::Outcome {
+    v1::Outcome {
+        webhook: target.webhook.clone(),
+        notification: target.notification.clone(),
+        run: Bytes::copy_from_slice(RunId::FIRST.as_bytes()),
+        kind: v1::OutcomeKind::Undelivered.into(),
+        reason: EndReason::Suspended.as_str().to_owned(),
+        time: decision.time,
+        lane: routed.lane,
+        ..v1::Outcome::default()
+    }
+}
+
+fn cancelled(webhook: WebhookId, notification: Bytes, lane: i32, time: i64) -> v1::Outcome {
+    v1::Outcome {
+        webhook: Bytes::copy_from_slice(webhook.as_bytes()),
+        notification,
+        run: Bytes::copy_from_slice(RunId::FIRST.as_bytes()),
+        kind: v1::OutcomeKind::Cancelled.into(),
+        reason: EndReason::Cancelled.as_str().to_owned(),
+        time,
+        lane,
+        ..v1::Outcome::default()
+    }
+}
+
+/// A batch of decisions that stand in `tidings.routed`.
+pub(crate) struct Decided {
+    pub(crate) decisions: Arc<[v1::Decision]>,
+    /// The offset behind the last of them in `tidings.routed`.
+    pub(crate) routed_next: u64,
+    /// Up to where they decide their source partitions.
+    pub(crate) positions: BTreeMap<TopicPartition, u64>,
+}

@@ -1,0 +1,411 @@
+//! One owned partition of `tidings.routed`: its source partitions are read,
+//! decided, written ahead, delivered and committed here.
+//!
+//! Three loops run side by side in one task. One decides batches and appends the
+//! decisions; one appends what follows from the batch before; one commits. Between
+//! them is room for one batch, so order holds and memory is bounded. An idle owner
+//! waits and uses nothing.
+
+mod assignment;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tidings_broker::{AppendBatch, AppendError, Fetched, Offsets, Reader, Record};
+use tidings_delivery::{Fence, Proof};
+use tidings_proto::{decode, encode, v1};
+use tidings_types::{Instant, Offset, Partition, Sabotage, TopicName, TopicPartition, names};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    decide::{Judge, Verdict},
+    deliver::{Decided, Deliverer},
+    patience::{End, Patience},
+    progress::{CommitRequest, Progress},
+    records::{self, routed_place},
+    service::Shared,
+    sources::{EventTopics, sources},
+    takeover::Takeover,
+};
+
+/// Batches between the deciding and the delivering loop.
+const QUEUE: usize = 1;
+
+/// What an owner is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Start {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) partition: Partition,
+    pub(crate) patience: Patience,
+    pub(crate) topics: watch::Receiver<EventTopics>,
+    pub(crate) commits: mpsc::Sender<CommitRequest>,
+}
+
+/// Owns a partition until it is stopped or loses it.
+pub(crate) async fn own(start: Start) -> End {
+    match Box::pin(run(start)).await {
+        Ok(()) => End::Stopped,
+        Err(end) => end,
+    }
+}
+
+async fn run(start: Start) -> Result<(), End> {
+    let Start { shared, partition, patience, mut topics, commits } = start;
+    let found = sources(&topics.borrow_and_update().clone(), partition);
+    let takeover = Takeover { shared: &shared, patience: &patience, partition };
+    let taken = takeover.run(&found).await?;
+    let epoch = shared.config.source_epoch;
+    let progress = Progress::new(taken.took, epoch, taken.next.clone());
+    // From now on every source partition has a commit.
+    progress.commit(&commits, &patience).await?;
+    shared.ready(partition, true);
+    let (queue, batches) = mpsc::channel(QUEUE);
+    // Ends the deciding loop also when one of the others has ended.
+    let halt = patience.stop.child_token();
+    let deciding_patience = Patience { stop: halt.clone(), ..patience.clone() };
+    let mut decider = Decider {
+        shared: &shared,
+        patience: &deciding_patience,
+        partition,
+        topics,
+        commits: &commits,
+        progress: &progress,
+        fence: Fence::new(taken.took),
+        reader: shared.deps.broker.reader(),
+        next: taken.next,
+        parked: BTreeMap::new(),
+    };
+    for (source, next) in &decider.next {
+        decider.reader.assign(source.clone(), *next);
+    }
+    let deciding = async {
+        let end = decider.run(&queue).await;
+        // The delivering loop ends when it has done what is in the queue.
+        drop(queue);
+        end
+    };
+    let delivering = async {
+        let end = deliver(&shared, &patience, (&progress, &commits), batches).await;
+        progress.finish();
+        halt.cancel();
+        end
+    };
+    let committing = async {
+        let end = progress.keep_committing(&shared, &commits, &patience).await;
+        halt.cancel();
+        end
+    };
+    let (decided, delivered, committed) = tokio::select! {
+        ends = async { tokio::join!(deciding, delivering, committing) } => ends,
+        () = take_lag(&shared, &progress) => (Ok(()), Ok(()), Ok(())),
+    };
+    // What is worse counts: the process must end, or the partition is lost.
+    let ends = [decided, delivered, committed];
+    let worst = |wanted: fn(&End) -> bool| ends.iter().find_map(|end| end.clone().err().filter(wanted));
+    match worst(|end| matches!(end, End::Fatal(_))).or_else(|| worst(|end| *end == End::Lost)) {
+        Some(end) => Err(end),
+        None => Ok(()),
+    }
+}
+
+async fn deliver(
+    shared: &Shared,
+    patience: &Patience,
+    (progress, commits): (&Progress, &mpsc::Sender<CommitRequest>),
+    mut batches: mpsc::Receiver<Decided>,
+) -> Result<(), End> {
+    let deliverer = Deliverer { shared, patience };
+    while let Some(batch) = batches.recv().await {
+        let decisions = u64::try_from(batch.decisions.len()).unwrap_or(u64::MAX);
+        if shared.deps.sabotage == Sabotage::CommitBeforeDeliveries {
+            progress.advance(batch.routed_next, &batch.positions, 0);
+            progress.commit(commits, patience).await?;
+        }
+        let delivered = deliverer.deliver(&batch.decisions, None).await?;
+        progress.advance(batch.routed_next, &batch.positions, decisions + delivered);
+    }
+    Ok(())
+}
+
+/// Keeps the gauge of what is not decided yet. Never ends; takes its share of the
+/// gauge away when it is dropped.
+async fn take_lag(shared: &Shared, progress: &Progress) {
+    struct Share<'a>(&'a Shared, i64);
+    impl Drop for Share<'_> {
+        fn drop(&mut self) {
+            self.0.deps.metrics.lag.dec_by(self.1);
+        }
+    }
+    let mut share = Share(shared, 0);
+    loop {
+        shared.deps.clock.sleep(shared.config.topics_interval).await;
+        let mut lag: u64 = 0;
+        for (source, next) in progress.positions() {
+            // One that cannot be read now is counted the next time.
+            if let Ok(ends) = shared.deps.broker.ends(&source).await {
+                lag += ends.end.saturating_sub(next.max(ends.first));
+            }
+        }
+        let lag = i64::try_from(lag).unwrap_or(i64::MAX);
+        shared.deps.metrics.lag.inc_by(lag - share.1);
+        share.1 = lag;
+    }
+}
+
+/// The deciding loop.
+struct Decider<'a> {
+    shared: &'a Shared,
+    patience: &'a Patience,
+    partition: Partition,
+    topics: watch::Receiver<EventTopics>,
+    commits: &'a mpsc::Sender<CommitRequest>,
+    progress: &'a Progress,
+    fence: Fence,
+    reader: Reader,
+    /// The first offset of each source partition that is not decided.
+    next: BTreeMap<TopicPartition, Offset>,
+    /// Source partitions that are not read until then.
+    parked: BTreeMap<TopicPartition, Instant>,
+}
+
+/// What a batch of decisions consists of.
+#[derive(Default)]
+struct Batch {
+    decisions: Vec<v1::Decision>,
+    quarantined: Vec<v1::QuarantineRecord>,
+    positions: BTreeMap<TopicPartition, Offset>,
+}
+
+impl Decider<'_> {
+    async fn run(&mut self, queue: &mpsc::Sender<Decided>) -> Result<(), End> {
+        loop {
+            let wake = self.parked.values().min().copied();
+            tokio::select! {
+                biased;
+                () = self.patience.stop.cancelled() => return Ok(()),
+                changed = self.topics.changed() => {
+                    changed.map_err(|_service_is_gone| End::Stopped)?;
+                    self.update_sources().await?;
+                }
+                () = sleep_until(self.shared, wake) => self.unpark(),
+                read = read(queue, &mut self.reader, self.shared.config.poll_bytes) => {
+                    // The delivering loop has ended: its error says why.
+                    let Some((place, fetched)) = read else { return Ok(()) };
+                    self.shared.deps.failpoints.reach("router.after_poll").await;
+                    if let Some(decided) = self.batch(fetched).await? {
+                        place.send(decided);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decides what was read and writes the decisions ahead.
+    async fn batch(&mut self, fetched: Vec<Fetched>) -> Result<Option<Decided>, End> {
+        let snapshot = self.shared.fold(self.patience).await?;
+        let started = self.shared.deps.clock.monotonic();
+        let Some(judge) = Judge::new(self.shared, self.patience, snapshot) else {
+            // `fold` waits for the id key, so this cannot be; nothing is passed.
+            return Err(End::Lost);
+        };
+        let mut batch = Batch::default();
+        for Fetched { from, records } in fetched {
+            match records {
+                Ok(records) => self.decide(&judge, &from, records, &mut batch).await?,
+                Err(error) => self.unreadable(from, &error),
+            }
+        }
+        let metrics = &self.shared.deps.metrics;
+        metrics
+            .decide_duration
+            .observe(self.shared.deps.clock.monotonic().since(started).as_secs_f64());
+        if batch.decisions.is_empty() {
+            return Ok(None);
+        }
+        metrics.batch_records.observe(f64::from(
+            u32::try_from(batch.decisions.len()).unwrap_or(u32::MAX),
+        ));
+        self.quarantine(std::mem::take(&mut batch.quarantined)).await?;
+        self.shared.deps.failpoints.reach("router.before_routed").await;
+        let deliverer = Deliverer { shared: self.shared, patience: self.patience };
+        if self.shared.deps.sabotage == Sabotage::NoWriteAhead {
+            deliverer.deliver(&batch.decisions, None).await?;
+            self.shared.deps.failpoints.reach("router.after_routed_before_deliveries").await;
+        }
+        let routed_next = self.write_ahead(&batch.decisions).await?;
+        self.shared.deps.failpoints.reach("router.after_routed_before_deliveries").await;
+        let decisions = batch.decisions.into();
+        Ok(Some(Decided { decisions, routed_next, positions: batch.positions }))
+    }
+
+    async fn decide(
+        &mut self,
+        judge: &Judge<'_>,
+        from: &TopicPartition,
+        records: Vec<Record>,
+        batch: &mut Batch,
+    ) -> Result<(), End> {
+        let Some(mut next) = self.next.get(from).copied() else { return Ok(()) };
+        for record in records {
+            if record.offset < next {
+                continue;
+            }
+            if self.is_paused(&from.topic) {
+                break;
+            }
+            let Verdict { decision, quarantined } =
+                judge.decide(from, record.offset - next, &record).await?;
+            let is_bad = quarantined.is_some();
+            batch.decisions.push(decision);
+            batch.quarantined.extend(quarantined);
+            next = record.offset + 1;
+            let now = self.shared.deps.clock.monotonic();
+            if self.shared.storms.note(&from.topic, is_bad, now) {
+                self.shared.deps.metrics.storms.inc();
+                tracing::error!(
+                    topic = %from.topic,
+                    "most records of this topic are bad, so its schema must have changed; \
+                     it is paused for a while and then tried again"
+                );
+            }
+        }
+        self.next.insert(from.clone(), next);
+        batch.positions.insert(from.clone(), next);
+        // What of it was read and not decided is read again after the pause.
+        let now = self.shared.deps.clock.monotonic();
+        if let Some(until) = self.shared.storms.paused_until(&from.topic, now) {
+            self.park(from.clone(), until);
+        }
+        Ok(())
+    }
+
+    fn is_paused(&self, topic: &TopicName) -> bool {
+        let now = self.shared.deps.clock.monotonic();
+        self.shared.storms.paused_until(topic, now).is_some()
+    }
+
+    /// Quarantine is acknowledged before the decision that says so. After a crash
+    /// between the two a record stands there twice, with the same source.
+    async fn quarantine(&self, records: Vec<v1::QuarantineRecord>) -> Result<(), End> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let to = TopicPartition::new(names::QUARANTINE, 0);
+        let records = records
+            .iter()
+            .map(|record| {
+                let key = records::source_key(record.source.as_ref());
+                records::new_record(key, encode(record))
+            })
+            .collect();
+        let mut tries = self.patience.tries();
+        let batch = AppendBatch { to, records };
+        while let Err(error) = self.shared.append(batch.clone()).await {
+            if let AppendError::Fatal(why) = error {
+                return Err(End::Fatal(why));
+            }
+            if tries.is_worth_a_line() {
+                tracing::error!(%error, "bad records cannot be set aside; their partition waits");
+            }
+            tries.again().await?;
+        }
+        self.shared.deps.failpoints.reach("router.after_quarantine_before_routed").await;
+        Ok(())
+    }
+
+    /// Appends decisions and makes sure that this owner still is one. Returns the
+    /// offset behind the last.
+    async fn write_ahead(&mut self, decisions: &[v1::Decision]) -> Result<Offset, End> {
+        let took = self.fence.took();
+        let records = decisions.iter().map(|decision| records::decision(took, decision)).collect();
+        let batch = AppendBatch { to: routed_place(self.partition), records };
+        let mut tries = self.patience.tries();
+        loop {
+            match self.shared.append(batch.clone()).await {
+                Ok(offsets) => {
+                    self.check_fence(&offsets, decisions.len()).await?;
+                    return Ok(self.fence.next());
+                }
+                Err(AppendError::Fatal(why)) => return Err(End::Fatal(why)),
+                // Only a new `took` shows what stands and voids what comes late.
+                Err(AppendError::Unknown) => {
+                    tracing::warn!(partition = self.partition, "the fate of decisions is unknown");
+                    return Err(End::Lost);
+                }
+                Err(error) => {
+                    if tries.is_worth_a_line() {
+                        tracing::warn!(%error, partition = self.partition, "decisions wait");
+                    }
+                    tries.again().await?;
+                }
+            }
+        }
+    }
+
+    /// Rule: a record that is not acknowledged at the offset after its owner's
+    /// previous one makes it read what stands between; another's `took` ends the
+    /// ownership.
+    async fn check_fence(&mut self, offsets: &Offsets, count: usize) -> Result<(), End> {
+        let mut runs: Vec<(Offset, Offset)> = Vec::new();
+        for offset in (0..count).filter_map(|index| offsets.get(index)) {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == offset => *last = offset,
+                Some(_) | None => runs.push((offset, offset)),
+            }
+        }
+        for (first, last) in runs {
+            match self.fence.acknowledged(first, last) {
+                Proof::Owner => {}
+                Proof::ReadBetween { from, to } => {
+                    let is_fenced = self.shared.deps.sabotage != Sabotage::NoRoutedFencing;
+                    if is_fenced && self.holds_a_took(from, to).await? {
+                        tracing::info!(partition = self.partition, "another has taken over");
+                        return Err(End::Lost);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn holds_a_took(&self, from: Offset, to: Offset) -> Result<bool, End> {
+        let place = routed_place(self.partition);
+        let mut at = from;
+        let mut tries = self.patience.tries();
+        while at < to {
+            let read = self.shared.deps.broker.read(&place, at, 64 << 10).await;
+            let records = read.unwrap_or_default();
+            let Some(last) = records.last() else {
+                tries.again().await?;
+                continue;
+            };
+            at = last.offset + 1;
+            let between = records.into_iter().filter(|record| record.offset < to);
+            for value in between.filter_map(|record| record.value) {
+                let kind = decode::<v1::RoutedRecord>(value).ok().and_then(|record| record.kind);
+                if matches!(kind, Some(v1::routed_record::Kind::TookOver(_))) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+type Place<'a> = mpsc::Permit<'a, Decided>;
+
+/// Waits for room behind, then for something to read. Safe to drop.
+async fn read<'q>(
+    queue: &'q mpsc::Sender<Decided>,
+    reader: &mut Reader,
+    max_bytes: usize,
+) -> Option<(Place<'q>, Vec<Fetched>)> {
+    let place = queue.reserve().await.ok()?;
+    Some((place, reader.poll(max_bytes).await))
+}
+
+async fn sleep_until(shared: &Shared, at: Option<Instant>) {
+    match at {
+        Some(at) => shared.deps.clock.sleep(at.since(shared.deps.clock.monotonic())).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,93 @@
+//! Every metric of this crate.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// A lane as a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct LaneLabel {
+    lane: &'static str,
+}
+
+/// What a fact says, as a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct KindLabel {
+    kind: &'static str,
+}
+
+/// The sender's metrics. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Age of the oldest notification that has been attempted and has no end, by lane
+    oldest_unfinished: Family<LaneLabel, Gauge>,
+    /// Attempts in flight, by lane
+    in_flight: Family<LaneLabel, Gauge>,
+    /// Facts acknowledged in tidings.outcomes, by kind
+    outcomes: Family<KindLabel, Counter>,
+    /// Attempts started
+    pub(crate) attempts: Counter,
+    /// Records dropped because their notification and run were taken up already
+    pub(crate) duplicates: Counter,
+    /// Records and outcomes that name one offset but differ in id or run
+    pub(crate) disagreeing: Counter,
+    /// Records skipped because they had ended before a takeover
+    pub(crate) skipped: Counter,
+    /// Open notifications whose record is gone from the log; always zero in a healthy system
+    pub(crate) lost: Counter,
+    /// Delivery records that do not decode and were passed over
+    pub(crate) undecodable: Counter,
+    /// Records refused because they belong to another tenant than the webhook; always zero in a healthy system
+    pub(crate) wrong_tenant: Counter,
+    /// Slots taken over
+    pub(crate) takeovers: Counter,
+    /// Slots lost to another owner or revoked
+    pub(crate) slots_lost: Counter,
+    /// Slots owned
+    pub(crate) slots: Gauge,
+    /// Bytes of checkpoints written
+    pub(crate) checkpoint_bytes: Counter,
+    /// Appends to tidings.outcomes or tidings.slots that failed and were tried again
+    pub(crate) append_retries: Counter,
+    /// Delivery partitions whose end was before their checkpoint: the log lost its tail
+    pub(crate) lost_tails: Counter,
+}
+
+impl Metrics {
+    pub fn register(registry: &mut Registry) -> Self {
+        let m = Self::default();
+        registry.register("tidings_sender_oldest_unfinished_seconds", "Age of the oldest notification that has been attempted and has no end, by lane", m.oldest_unfinished.clone());
+        registry.register("tidings_sender_in_flight_attempts", "Attempts in flight, by lane", m.in_flight.clone());
+        registry.register("tidings_sender_outcomes", "Facts acknowledged in tidings.outcomes, by kind", m.outcomes.clone());
+        registry.register("tidings_sender_attempts", "Attempts started", m.attempts.clone());
+        registry.register("tidings_sender_duplicates", "Records dropped because their notification and run were taken up already", m.duplicates.clone());
+        registry.register("tidings_sender_disagreeing", "Records and outcomes that name one offset but differ in id or run", m.disagreeing.clone());
+        registry.register("tidings_sender_skipped", "Records skipped because they had ended before a takeover", m.skipped.clone());
+        registry.register("tidings_sender_lost", "Open notifications whose record is gone from the log; always zero in a healthy system", m.lost.clone());
+        registry.register("tidings_sender_undecodable", "Delivery records that do not decode and were passed over", m.undecodable.clone());
+        registry.register("tidings_sender_wrong_tenant", "Records refused because they belong to another tenant than the webhook; always zero in a healthy system", m.wrong_tenant.clone());
+        registry.register("tidings_sender_takeovers", "Slots taken over", m.takeovers.clone());
+        registry.register("tidings_sender_slots_lost", "Slots lost to another owner or revoked", m.slots_lost.clone());
+        registry.register("tidings_sender_slots", "Slots owned", m.slots.clone());
+        registry.register("tidings_sender_checkpoint_bytes", "Bytes of checkpoints written", m.checkpoint_bytes.clone());
+        registry.register("tidings_sender_append_retries", "Appends to tidings.outcomes or tidings.slots that failed and were tried again", m.append_retries.clone());
+        registry.register("tidings_sender_lost_tails", "Delivery partitions whose end was before their checkpoint: the log lost its tail", m.lost_tails.clone());
+        m
+    }
+
+    pub(crate) fn said(&self, kind: &'static str, count: u64) {
+        self.outcomes.get_or_create(&KindLabel { kind }).inc_by(count);
+    }
+
+    pub(crate) fn set_oldest(&self, lane: &'static str, seconds: u64) {
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        self.oldest_unfinished.get_or_create(&LaneLabel { lane }).set(seconds);
+    }
+
+    pub(crate) fn set_in_flight(&self, lane: &'static str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.in_flight.get_or_create(&LaneLabel { lane }).set(count);
+    }
+}

@@ -1,0 +1,339 @@
+//! Between the records of the topics and the words of `tidings-delivery`.
+
+use std::sync::Arc;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use tidings_broker::{NewRecord, Record};
+use tidings_delivery::{
+    Arrived, At, Checkpoint, Entry, Fact, FactKind, Folded, OutcomeSeen, Part, SlotEvent, Totals,
+};
+use tidings_proto::{decode, encode, format_header, v1};
+use tidings_types::{
+    AttemptCode, EndReason, Lane, NotificationId, Offset, RunId, Slot, Timestamp, WebhookId,
+};
+
+/// A delivery record in memory, shared by whoever needs its body.
+pub(crate) type Delivery = Arc<v1::DeliveryRecord>;
+
+/// What a decoded record holds beside its value.
+const RECORD_OVERHEAD: usize = 256;
+
+fn value(record: &Record) -> Option<Bytes> {
+    let ours = record.headers.iter().any(|(name, version)| {
+        name.as_ref() == tidings_proto::FORMAT_HEADER
+            && version.as_ref() == tidings_proto::FORMAT_VERSION
+    });
+    record.value.clone().filter(|_| ours)
+}
+
+fn new_record(key: Bytes, value: Bytes) -> NewRecord {
+    NewRecord {
+        key: Some(key),
+        headers: vec![format_header()],
+        value: Some(value),
+        timestamp: None,
+    }
+}
+
+fn millis(time: Timestamp) -> i64 {
+    time.as_millis()
+}
+
+fn optional(millis: i64) -> Option<Timestamp> {
+    (millis != 0).then_some(Timestamp::from_millis(millis))
+}
+
+fn lane_of(number: i32) -> Lane {
+    v1::Lane::try_from(number).map_or(Lane::Standard, Lane::from)
+}
+
+/// Reads a delivery record. `None` if it is not one of ours or does not decode.
+/// The sealed body stays in the buffer that the broker gave; nothing is copied.
+pub(crate) fn arrived(record: &Record) -> Option<Arrived<Delivery>> {
+    let value = value(record)?;
+    let size = value.len() + RECORD_OVERHEAD;
+    let delivery: v1::DeliveryRecord = decode(value).ok()?;
+    Some(Arrived {
+        offset: record.offset,
+        notification: NotificationId::from_slice(&delivery.notification)?,
+        run: run_of(&delivery.run)?,
+        lane: lane_of(delivery.lane),
+        deadline: optional(delivery.deadline),
+        size,
+        body: Arc::new(delivery),
+    })
+}
+
+/// An absent run is the first one.
+fn run_of(bytes: &[u8]) -> Option<RunId> {
+    if bytes.is_empty() { Some(RunId::FIRST) } else { RunId::from_slice(bytes) }
+}
+
+// ---- tidings.outcomes --------------------------------------------------------
+
+/// One fact with its webhook and the sealed start of the endpoint's answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) webhook: WebhookId,
+    pub(crate) fact: Fact,
+    pub(crate) snippet: Option<v1::Sealed>,
+}
+
+pub(crate) const fn kind_name(kind: FactKind) -> &'static str {
+    match kind {
+        FactKind::TakenUp => "takenUp",
+        FactKind::AttemptFailed => "attemptFailed",
+        FactKind::Delivered => "delivered",
+        FactKind::Undelivered(_) => "undelivered",
+        FactKind::Expired => "expired",
+        FactKind::Cancelled => "cancelled",
+        FactKind::Joined => "joined",
+    }
+}
+
+const fn kind_and_reason(kind: FactKind) -> (v1::OutcomeKind, Option<EndReason>) {
+    match kind {
+        FactKind::TakenUp => (v1::OutcomeKind::TakenUp, None),
+        FactKind::AttemptFailed => (v1::OutcomeKind::AttemptFailed, None),
+        FactKind::Delivered => (v1::OutcomeKind::Delivered, None),
+        FactKind::Undelivered(reason) => (v1::OutcomeKind::Undelivered, Some(reason)),
+        FactKind::Expired => (v1::OutcomeKind::Expired, Some(EndReason::Expired)),
+        FactKind::Cancelled => (v1::OutcomeKind::Cancelled, Some(EndReason::Cancelled)),
+        FactKind::Joined => (v1::OutcomeKind::Joined, None),
+    }
+}
+
+fn outcome(said: &Said) -> v1::Outcome {
+    let Fact { kind, entry, time, attempt } = &said.fact;
+    let (kind, reason) = kind_and_reason(*kind);
+    let totals = &entry.totals;
+    // One allocation for the three ids.
+    let mut ids = BytesMut::with_capacity(48);
+    ids.put_slice(said.webhook.as_bytes());
+    ids.put_slice(entry.notification.as_bytes());
+    ids.put_slice(entry.run.as_bytes());
+    let ids = ids.freeze();
+    v1::Outcome {
+        webhook: ids.slice(..16),
+        notification: ids.slice(16..32),
+        run: ids.slice(32..),
+        partition: Some(entry.at.partition),
+        offset: Some(entry.at.offset),
+        kind: kind.into(),
+        reason: reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+        time: millis(*time),
+        attempt: totals.attempts,
+        ladder_step: totals.ladder_step,
+        first_failure: millis(totals.first_failure),
+        next_due: millis(totals.due),
+        code: attempt.map(|a| a.code.text(a.http_status)).unwrap_or_default(),
+        http_status: attempt.map_or(0, |a| u32::from(a.http_status)),
+        duration_ms: attempt
+            .map_or(0, |a| u32::try_from(a.duration.as_millis()).unwrap_or(u32::MAX)),
+        snippet: said.snippet.clone(),
+        lane: v1::Lane::from(entry.lane).into(),
+        number: totals.number,
+        first_attempt: millis(totals.first_attempt),
+    }
+}
+
+/// One record of `tidings.outcomes`: many facts of one slot.
+pub(crate) fn outcome_record<'a>(
+    slot: Slot,
+    took: Offset,
+    facts: impl Iterator<Item = &'a Said>,
+) -> NewRecord {
+    let batch = v1::OutcomeBatch {
+        slot: slot.0,
+        took: Some(took),
+        writer: v1::Writer::Sender.into(),
+        outcomes: facts.map(outcome).collect(),
+    };
+    new_record(slot_key(slot), encode(&batch))
+}
+
+fn slot_key(slot: Slot) -> Bytes {
+    Bytes::copy_from_slice(&slot.0.to_be_bytes())
+}
+
+/// Reads the facts of a sender from a record of `tidings.outcomes`, with their
+/// slot. Empty for what another writer said: it names no delivery record.
+pub(crate) fn outcomes_seen(record: &Record) -> Option<(Slot, Vec<OutcomeSeen>)> {
+    let batch: v1::OutcomeBatch = decode(value(record)?).ok()?;
+    let slot = Slot(batch.slot);
+    let took = match (batch.took, v1::Writer::try_from(batch.writer)) {
+        (Some(took), Ok(v1::Writer::Sender)) => took,
+        (_, Ok(_) | Err(_)) => return Some((slot, Vec::new())),
+    };
+    Some((slot, batch.outcomes.iter().filter_map(|outcome| seen(outcome, took)).collect()))
+}
+
+fn seen(outcome: &v1::Outcome, took: Offset) -> Option<OutcomeSeen> {
+    let kind = match v1::OutcomeKind::try_from(outcome.kind).ok()? {
+        v1::OutcomeKind::TakenUp => FactKind::TakenUp,
+        v1::OutcomeKind::AttemptFailed => FactKind::AttemptFailed,
+        v1::OutcomeKind::Delivered => FactKind::Delivered,
+        v1::OutcomeKind::Undelivered => FactKind::Undelivered(
+            EndReason::from_name(&outcome.reason).unwrap_or(EndReason::Exhausted),
+        ),
+        v1::OutcomeKind::Expired => FactKind::Expired,
+        v1::OutcomeKind::Cancelled | v1::OutcomeKind::Superseded => FactKind::Cancelled,
+        v1::OutcomeKind::Joined => FactKind::Joined,
+        v1::OutcomeKind::Unspecified
+        | v1::OutcomeKind::Duplicate
+        | v1::OutcomeKind::ResendAsked => return None,
+    };
+    Some(OutcomeSeen {
+        webhook: WebhookId::from_slice(&outcome.webhook)?,
+        entry: Entry {
+            at: At { partition: outcome.partition?, offset: outcome.offset? },
+            notification: NotificationId::from_slice(&outcome.notification)?,
+            run: run_of(&outcome.run)?,
+            lane: lane_of(outcome.lane),
+            totals: Totals {
+                attempts: outcome.attempt,
+                ladder_step: outcome.ladder_step,
+                first_attempt: Timestamp::from_millis(outcome.first_attempt),
+                first_failure: Timestamp::from_millis(outcome.first_failure),
+                due: Timestamp::from_millis(outcome.next_due),
+                number: outcome.number,
+            },
+        },
+        kind,
+        took,
+        time: Timestamp::from_millis(outcome.time),
+        gone: outcome.http_status == 410 && outcome.code == AttemptCode::Http.text(410),
+    })
+}
+
+// ---- tidings.slots -------------------------------------------------------------
+
+pub(crate) fn took_record(slot: Slot, owner: [u8; 16], time: Timestamp) -> NewRecord {
+    let took = v1::Took { owner: Bytes::copy_from_slice(&owner), time: millis(time) };
+    slot_record(slot, 0, v1::slot_record::Kind::TookOver(took))
+}
+
+pub(crate) fn mark_record(slot: Slot, took: Offset, next: Offset, time: Timestamp) -> NewRecord {
+    let mark = v1::Mark { outcomes_next: next, time: millis(time) };
+    slot_record(slot, took, v1::slot_record::Kind::Mark(mark))
+}
+
+pub(crate) fn checkpoint_record(slot: Slot, took: Offset, part: &Part) -> NewRecord {
+    let share = &part.share;
+    let (last_notification, last_run) = share.last.map_or_else(Default::default, |(id, run)| {
+        (Bytes::copy_from_slice(id.as_bytes()), Bytes::copy_from_slice(run.as_bytes()))
+    });
+    let checkpoint = v1::Checkpoint {
+        webhook: Bytes::copy_from_slice(part.webhook.as_bytes()),
+        partition: part.partition,
+        next: share.next,
+        open: share.open.iter().map(open_entry).collect(),
+        folded: share
+            .folded
+            .iter()
+            .map(|folded| v1::FoldedEntry {
+                entry: Some(open_entry(&folded.entry)),
+                ended: folded.ended,
+            })
+            .collect(),
+        standard_number: share.standard_number,
+        urgent_number: share.urgent_number,
+        failing_since: share.failing_since.map_or(0, millis),
+        gone: share.gone.iter().copied().map(millis).collect(),
+        last_notification,
+        last_run,
+        part: part.part,
+        parts: part.parts,
+        cut: part.cut,
+        failed_in_a_row: share.failed_in_a_row,
+    };
+    slot_record(slot, took, v1::slot_record::Kind::Checkpoint(checkpoint))
+}
+
+fn slot_record(slot: Slot, took: Offset, kind: v1::slot_record::Kind) -> NewRecord {
+    new_record(slot_key(slot), encode(&v1::SlotRecord { took, kind: Some(kind) }))
+}
+
+fn open_entry(entry: &Entry) -> v1::OpenEntry {
+    v1::OpenEntry {
+        offset: entry.at.offset,
+        notification: Bytes::copy_from_slice(entry.notification.as_bytes()),
+        run: if entry.run.is_first() {
+            Bytes::new()
+        } else {
+            Bytes::copy_from_slice(entry.run.as_bytes())
+        },
+        attempts: entry.totals.attempts,
+        ladder_step: entry.totals.ladder_step,
+        first_attempt: millis(entry.totals.first_attempt),
+        first_failure: millis(entry.totals.first_failure),
+        due: millis(entry.totals.due),
+        number: entry.totals.number,
+        lane: v1::Lane::from(entry.lane).into(),
+    }
+}
+
+fn entry_of(partition: u32, open: &v1::OpenEntry) -> Option<Entry> {
+    Some(Entry {
+        at: At { partition, offset: open.offset },
+        notification: NotificationId::from_slice(&open.notification)?,
+        run: run_of(&open.run)?,
+        lane: lane_of(open.lane),
+        totals: Totals {
+            attempts: open.attempts,
+            ladder_step: open.ladder_step,
+            first_attempt: Timestamp::from_millis(open.first_attempt),
+            first_failure: Timestamp::from_millis(open.first_failure),
+            due: Timestamp::from_millis(open.due),
+            number: open.number,
+        },
+    })
+}
+
+/// Reads a record of a slot's partition: the `took` that it names, and what it says.
+pub(crate) fn slot_event(record: &Record) -> Option<(Offset, SlotEvent)> {
+    let read: v1::SlotRecord = decode(value(record)?).ok()?;
+    Some(match read.kind? {
+        v1::slot_record::Kind::TookOver(_) => (record.offset, SlotEvent::Took),
+        v1::slot_record::Kind::Mark(mark) => {
+            (read.took, SlotEvent::Mark { outcomes_next: mark.outcomes_next })
+        }
+        v1::slot_record::Kind::Checkpoint(checkpoint) => {
+            (read.took, SlotEvent::Checkpoint(part_of(&checkpoint)?))
+        }
+    })
+}
+
+fn part_of(checkpoint: &v1::Checkpoint) -> Option<Part> {
+    let partition = checkpoint.partition;
+    let open = checkpoint.open.iter().map(|open| entry_of(partition, open));
+    let folded = checkpoint.folded.iter().map(|folded| {
+        Some(Folded { entry: entry_of(partition, folded.entry.as_ref()?)?, ended: folded.ended })
+    });
+    let last = NotificationId::from_slice(&checkpoint.last_notification)
+        .zip(RunId::from_slice(&checkpoint.last_run));
+    Some(Part {
+        webhook: WebhookId::from_slice(&checkpoint.webhook)?,
+        partition,
+        part: checkpoint.part,
+        parts: checkpoint.parts,
+        cut: checkpoint.cut,
+        share: Checkpoint {
+            next: checkpoint.next,
+            open: open.collect::<Option<_>>()?,
+            folded: folded.collect::<Option<_>>()?,
+            standard_number: checkpoint.standard_number,
+            urgent_number: checkpoint.urgent_number,
+            failing_since: optional(checkpoint.failing_since),
+            gone: checkpoint.gone.iter().copied().map(Timestamp::from_millis).collect(),
+            failed_in_a_row: checkpoint.failed_in_a_row,
+            last,
+        },
+    })
+}
+
+/// Bytes of a record's key and value, as the log holds them, about.
+pub(crate) fn stored_size(record: &NewRecord) -> usize {
+    let of = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    of(&record.key) + of(&record.value) + 16
+}

@@ -1,0 +1,84 @@
+//! One request: the fixed head of its webhook, what this attempt adds, the body.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tidings_egress::{AttemptReport, Request};
+use tidings_proto::v1;
+use tidings_signing::x_signature;
+use tidings_types::{NotificationId, Timestamp};
+
+use crate::webhook::{Signing, Webhook};
+
+const ID: HeaderName = HeaderName::from_static("webhook-id");
+const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const EVENT_CODE: HeaderName = HeaderName::from_static("x-eds-event-code");
+const ATTEMPT: HeaderName = HeaderName::from_static("x-eds-attempt");
+const X_SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
+
+/// The 36 characters of a notification id.
+pub(crate) fn id_text(id: NotificationId) -> [u8; 36] {
+    let mut text = [0; 36];
+    id.encode_text(&mut text);
+    text
+}
+
+/// Makes the request of one attempt. `None` if the webhook's URL is not allowed.
+pub(crate) fn build(
+    webhook: &Webhook,
+    record: &v1::DeliveryRecord,
+    id: &[u8; 36],
+    attempt: u32,
+    body: Bytes,
+    now: Timestamp,
+) -> Option<Request> {
+    let target = webhook.target.clone()?;
+    let id = std::str::from_utf8(id).ok()?;
+    let mut headers = webhook.headers.clone();
+    insert(&mut headers, ID, id);
+    insert(&mut headers, TIMESTAMP, itoa::Buffer::new().format(now.as_secs()));
+    insert(&mut headers, EVENT_CODE, &record.event_type);
+    insert(&mut headers, ATTEMPT, itoa::Buffer::new().format(attempt));
+    match &webhook.signing {
+        Signing::Standard(secrets) => {
+            let mut signatures = String::new();
+            for live in secrets {
+                if live.not_after.is_some_and(|end| end <= now) {
+                    continue;
+                }
+                if !signatures.is_empty() {
+                    signatures.push(' ');
+                }
+                signatures.push_str(&live.secret.sign_v1(id, now.as_secs(), &body));
+            }
+            if !signatures.is_empty() {
+                insert(&mut headers, SIGNATURE, &signatures);
+            }
+        }
+        Signing::Merchant(Some(key)) => {
+            insert(&mut headers, X_SIGNATURE, &x_signature(key.expose(), &body));
+        }
+        Signing::Merchant(None) => {}
+    }
+    Some(Request { webhook: webhook.id, target, headers, body, timeout: webhook.timeout })
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// What an attempt comes to when the stored URL is not allowed.
+pub(crate) fn bad_config() -> AttemptReport {
+    AttemptReport {
+        code: tidings_types::AttemptCode::BadConfig,
+        http_status: 0,
+        duration: std::time::Duration::ZERO,
+        retry_after: None,
+        location: None,
+        snippet: Bytes::new(),
+        reused: false,
+        written: false,
+    }
+}

@@ -1,0 +1,270 @@
+//! Starts attempts and takes in what they came to.
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use std::{future::poll_fn, task::Poll, time::Duration};
+use tidings_delivery::{At, Attempt, AttemptFact, Report, retry_after};
+use tidings_egress::{AttemptReport, Request};
+use tidings_signing::OpenError;
+use tidings_types::{AttemptCode, BoxFuture, Sabotage};
+
+use super::Running;
+use crate::{
+    bodies::BodyError,
+    deps::Deps,
+    outbox::Pending,
+    records::{self, Delivery, Said},
+    request, snippet,
+    table::RowKey,
+};
+
+/// When a notification is tried again after we could not even start.
+const OUR_FAULT: Duration = Duration::from_secs(1);
+
+/// An attempt that has ended.
+pub(super) struct Finished {
+    row: RowKey,
+    at: At,
+    body: Delivery,
+    report: AttemptReport,
+}
+
+/// A body that was read again, or keys that were.
+pub(super) enum Loaded {
+    Body { row: RowKey, at: At, record: Result<Option<tidings_broker::Record>, ()> },
+    Keys { row: RowKey, attempt: Attempt<Delivery>, complete: bool },
+}
+
+impl Running {
+    /// Starts an attempt that its webhook's state allowed.
+    pub(super) fn start(&mut self, key: RowKey, attempt: Attempt<Delivery>) {
+        self.start_with(key, attempt, KeysAre::MaybeOld);
+    }
+
+    fn start_with(&mut self, key: RowKey, attempt: Attempt<Delivery>, keys: KeysAre) {
+        let Some(row) = self.table.get(key) else { return };
+        let webhook = std::sync::Arc::clone(&row.webhook);
+        let record = &attempt.body;
+        // The assertion of I4, before anything is sent.
+        let checks_tenant = !self.deps.sabotage.is(Sabotage::WrongTenantWebhook);
+        if checks_tenant && !webhook.owner.may_receive(record) {
+            self.deps.metrics.wrong_tenant.inc();
+            tracing::error!(webhook = %webhook.id, notification = %attempt.notification, "a delivery record belongs to another tenant than its webhook; nothing is sent");
+            self.finish_unsent(key, attempt);
+            return;
+        }
+        let id = request::id_text(attempt.notification);
+        let body = match self.bodies.render(record, &id) {
+            Ok(body) => body,
+            Err(error) => {
+                self.cannot_render(key, attempt, keys, &error);
+                return;
+            }
+        };
+        let now = self.deps.clock.now();
+        let request = request::build(&webhook, record, &id, attempt.number, body, now);
+        let Some(request) = request else {
+            self.finish_unsent(key, attempt);
+            return;
+        };
+        self.deps.metrics.attempts.inc();
+        self.deps.hit("sender.before_connect");
+        let exchange = exchange(&self.deps, request);
+        let (at, body) = (attempt.at, attempt.body);
+        self.attempts
+            .push(Box::pin(exchange.map(move |report| Finished { row: key, at, body, report })));
+    }
+
+    /// Ends an attempt that must not be sent as if its webhook's settings were bad.
+    fn finish_unsent(&mut self, key: RowKey, attempt: Attempt<Delivery>) {
+        let report = request::bad_config();
+        self.finished(Finished { row: key, at: attempt.at, body: attempt.body, report });
+    }
+
+    fn cannot_render(
+        &mut self,
+        key: RowKey,
+        attempt: Attempt<Delivery>,
+        keys: KeysAre,
+        error: &BodyError,
+    ) {
+        let now = self.now();
+        let unknown = matches!(error, BodyError::Open(OpenError::UnknownKey(_)));
+        if unknown && keys == KeysAre::MaybeOld {
+            // A reader that does not know a key reads the topic to its end before
+            // it calls it gone (design §7).
+            let fold = self.deps.bucket_keys.fold_to_end();
+            self.loads.push(Box::pin(fold.map(move |complete| Loaded::Keys {
+                row: key,
+                attempt,
+                complete,
+            })));
+            return;
+        }
+        let Some(row) = self.table.get_mut(key) else { return };
+        let has_deadline = attempt.body.deadline != 0;
+        if unknown && has_deadline {
+            row.hook.unreadable(attempt.at, now, &mut self.process);
+            self.settle(key);
+            return;
+        }
+        tracing::error!(notification = %attempt.notification, %error, "a body cannot be opened; check the master key");
+        if unknown {
+            row.hook.put_back(attempt.at, now + OUR_FAULT * 60, &mut self.process);
+            self.settle(key);
+        } else {
+            self.finish_unsent(key, attempt);
+        }
+    }
+
+    /// Reads the record of an open notification again.
+    pub(super) fn load(&mut self, key: RowKey, at: At) {
+        let Some(row) = self.table.get(key) else { return };
+        let (of, broker) = (row.partition(at.partition), self.deps.broker.clone());
+        self.loads.push(Box::pin(async move {
+            let record = match broker.read(&of, at.offset, 1).await {
+                Ok(read) => Ok(read.into_iter().next()),
+                Err(tidings_broker::ReadError::Unavailable) => Err(()),
+                Err(error) => {
+                    tracing::error!(%error, "the record of an open notification is gone");
+                    Ok(None)
+                }
+            };
+            Loaded::Body { row: key, at, record }
+        }));
+    }
+
+    pub(super) fn loaded(&mut self, loaded: Loaded) {
+        let now = self.now();
+        match loaded {
+            Loaded::Body { row: key, at, record } => {
+                let Some(row) = self.table.get_mut(key) else { return };
+                match record {
+                    Err(()) => row.hook.put_back(at, now + OUR_FAULT, &mut self.process),
+                    Ok(record) => {
+                        let arrived = record.as_ref().and_then(records::arrived);
+                        let step = row.hook.loaded(at, arrived, now, &mut self.process);
+                        if let Some(attempt) = step {
+                            self.start(key, attempt);
+                        }
+                    }
+                }
+                self.table.make_ready(key);
+                self.settle(key);
+            }
+            Loaded::Keys { row: key, attempt, complete: true } => {
+                self.start_with(key, attempt, KeysAre::Fresh);
+            }
+            Loaded::Keys { row: key, attempt, complete: false } => {
+                let Some(row) = self.table.get_mut(key) else { return };
+                row.hook.put_back(attempt.at, now + OUR_FAULT, &mut self.process);
+                self.settle(key);
+            }
+        }
+    }
+
+    /// An attempt has ended.
+    pub(super) fn finished(&mut self, finished: Finished) {
+        let Finished { row: key, at, body, mut report } = finished;
+        let now = self.now();
+        let random = self.deps.rng.next_u64();
+        if self.deps.sabotage.is(Sabotage::InventDelivered) {
+            report.code = AttemptCode::Delivered;
+        }
+        let delivered = report.code == AttemptCode::Delivered;
+        self.deps.hit(if delivered {
+            "sender.after_response_before_outcome"
+        } else {
+            "sender.after_failure_before_outcome"
+        });
+        let Some(row) = self.table.get_mut(key) else { return };
+        let wall = self.deps.clock.now();
+        // Only with these does it mean "later" (`reliability-security.md` §2.6).
+        let asked = report.retry_after.filter(|_| matches!(report.http_status, 429 | 503));
+        let came_to = Report {
+            attempt: AttemptFact {
+                code: report.code,
+                http_status: report.http_status,
+                duration: report.duration,
+            },
+            retry_after: asked.and_then(|value| retry_after::parse(&value, wall)),
+        };
+        row.hook.finished(at, &came_to, now, random, &mut self.process);
+        let keeps_answer = !report.snippet.is_empty() && snippet::may_be_kept(&body.event_type);
+        let answer = keeps_answer.then_some(&report.snippet);
+        self.collect_facts(key, (!delivered).then_some(&body), answer);
+        self.table.make_ready(key);
+        self.settle(key);
+    }
+
+    /// Moves a webhook's facts to the outbox.
+    pub(super) fn collect_facts(
+        &mut self,
+        key: RowKey,
+        body: Option<&Delivery>,
+        answer: Option<&Bytes>,
+    ) {
+        let Some(row) = self.table.get_mut(key) else { return };
+        let (slot, webhook) = (row.slot, row.hook.id());
+        let facts: Vec<_> = row.hook.facts().collect();
+        let Some(owner) = self.table.owners.get(&slot) else {
+            self.process.facts = self.process.facts.saturating_sub(facts.len());
+            return;
+        };
+        let took = owner.fence.took();
+        let drops = self.deps.sabotage.is(Sabotage::DropOutcome);
+        for fact in facts {
+            if drops && fact.kind.is_end() && self.deps.rng.next_u64().is_multiple_of(8) {
+                // A planted fault: said to be acknowledged, never appended.
+                if let Some(row) = self.table.get_mut(key) {
+                    row.hook.acknowledged(&fact, None, fact.time, &mut self.process);
+                }
+                continue;
+            }
+            let Some(owner) = self.table.owners.get_mut(&slot) else { return };
+            owner.unacknowledged += 1;
+            owner.said += 1;
+            let snippet = answer.filter(|_| fact.attempt.is_some()).map(|answer| {
+                let mut nonce = [0; 12];
+                self.deps.rng.fill(&mut nonce);
+                snippet::seal(self.bodies.keys().ring(), fact.entry.notification, answer, nonce)
+            });
+            let said = Said { webhook, fact, snippet };
+            self.outbox.push(slot, took, Pending { row: key, said, body: body.cloned() });
+        }
+    }
+}
+
+/// Whether the bucket keys have been read to their end just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeysAre {
+    MaybeOld,
+    Fresh,
+}
+
+/// Makes the attempt; with failpoints, also says when the request is under way and
+/// when its answer is awaited.
+fn exchange(deps: &Deps, request: Request) -> BoxFuture<'static, AttemptReport> {
+    let mut exchange = deps.attempts.attempt(request);
+    let Some(failpoints) = deps.failpoints.clone() else { return exchange };
+    let mut polls = 0_u32;
+    Box::pin(async move {
+        poll_fn(move |context| {
+            let poll = exchange.as_mut().poll(context);
+            if poll.is_pending() {
+                polls = polls.saturating_add(1);
+                failpoints.hit(if polls == 1 {
+                    "sender.sending"
+                } else {
+                    "sender.before_response"
+                });
+            }
+            match poll {
+                Poll::Ready(report) => Poll::Ready(report),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    })
+}
+

@@ -1,0 +1,124 @@
+//! What the registry says of webhooks, and what it is told.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::FutureExt as _;
+use tidings_delivery::{Proposal, Standing};
+use tidings_types::Slot;
+
+use super::{Running, tick::Chore};
+use crate::{table::RowKey, webhook::Webhook};
+
+impl Running {
+    /// Some webhook may have changed.
+    pub(super) fn registry_changed(&mut self) {
+        let slots: Vec<Slot> = self.table.owners.keys().copied().collect();
+        for slot in slots {
+            self.compare(slot);
+        }
+    }
+
+    /// Compares the webhooks of a slot with what the registry has.
+    fn compare(&mut self, slot: Slot) {
+        let webhooks = self.deps.webhooks.in_slot(slot);
+        let mut gone: std::collections::BTreeSet<RowKey> =
+            self.table.owners.get(&slot).map(|owner| owner.rows.clone()).unwrap_or_default();
+        for webhook in webhooks {
+            match self.table.by_id(webhook.id) {
+                Some(key) => {
+                    gone.remove(&key);
+                    self.update(key, webhook);
+                }
+                None => {
+                    // A new webhook costs no rebalance: its slot is ours already.
+                    let key = self.add_row(slot, webhook, &BTreeMap::new());
+                    self.table.make_ready(key);
+                    self.settle(key);
+                }
+            }
+        }
+        for key in gone {
+            self.drop_row(key);
+        }
+    }
+
+    fn update(&mut self, key: RowKey, webhook: Arc<Webhook>) {
+        let now = self.now();
+        let Some(row) = self.table.get_mut(key) else { return };
+        if row.webhook.version == webhook.version && row.webhook.standing == webhook.standing {
+            return;
+        }
+        let ladder = Arc::clone(self.config.ladders.get_or_standard(&webhook.ladder));
+        row.hook.set(webhook.standing, webhook.max_in_flight, ladder, now, &mut self.process);
+        for partition in 0..webhook.partitions.clamp(1, 2) {
+            row.hook.add_partition(partition, 0);
+        }
+        row.webhook = webhook;
+        self.table.make_ready(key);
+        self.settle(key);
+    }
+
+    /// Proposes what a webhook's answers call for.
+    pub(super) fn propose(&mut self, key: RowKey) {
+        let Some(row) = self.table.get_mut(key) else { return };
+        let Some(proposal) = row.hook.take_proposal() else { return };
+        if row.is_telling || row.webhook.standing != Standing::Active {
+            return;
+        }
+        row.is_telling = true;
+        let reason = match proposal {
+            Proposal::SuspendFailing => "failing",
+            Proposal::SuspendGone => "gone",
+        };
+        tracing::warn!(webhook = %row.webhook.id, reason, "a webhook is to be suspended");
+        let told = self.deps.webhooks.suspend(row.webhook.id, row.webhook.version, reason);
+        self.chores.push(Box::pin(told.map(move |result| {
+            if let Err(error) = result {
+                tracing::warn!(%error, "a webhook could not be suspended; its next failure proposes it again");
+            }
+            Chore::Told(key)
+        })));
+    }
+
+    /// Looks whether a deleted webhook's topic can go: a day has passed, and the
+    /// position is the topic's end.
+    pub(super) fn look_at_deleted(&mut self, key: RowKey) {
+        let now = self.now();
+        let Some(row) = self.table.get_mut(key) else { return };
+        let is_due = row.webhook.standing == Standing::Deleted
+            && !row.is_telling
+            && row.webhook.deleted.is_none_or(|at| now.since(at) >= self.config.keep_deleted)
+            && row.hook.is_settled();
+        if !is_due {
+            return;
+        }
+        row.is_telling = true;
+        let positions: Vec<_> = row
+            .hook
+            .partitions()
+            .filter_map(|partition| Some((row.partition(partition), row.hook.read_from(partition)?)))
+            .collect();
+        let (topic, id, version) = (row.topic.clone(), row.webhook.id, row.webhook.version);
+        let (broker, webhooks) = (self.deps.broker.clone(), Arc::clone(&self.deps.webhooks));
+        self.chores.push(Box::pin(async move {
+            for (of, position) in positions {
+                match broker.ends(&of).await {
+                    Ok(ends) if ends.end <= position => {}
+                    Err(tidings_broker::ReadError::UnknownPartition(_)) => {}
+                    Ok(_) | Err(_) => return Chore::Told(key),
+                }
+            }
+            match broker.delete_topic(&topic).await {
+                Ok(()) | Err(tidings_broker::TopicError::Unknown(_)) => {}
+                Err(error) => {
+                    tracing::warn!(%topic, %error, "a deleted webhook's topic could not be deleted; trying again later");
+                    return Chore::Told(key);
+                }
+            }
+            if let Err(error) = webhooks.topic_deleted(id, version).await {
+                tracing::warn!(%topic, %error, "the registry could not be told that a topic is gone; trying again later");
+            }
+            Chore::Told(key)
+        }));
+    }
+}

@@ -1,0 +1,103 @@
+//! A webhook as the sender needs it: prepared once per version, so that an attempt
+//! only adds what differs from attempt to attempt.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tidings_delivery::Standing;
+use tidings_egress::Target;
+use tidings_proto::v1;
+use tidings_signing::{Secret, WebhookSecret};
+use tidings_types::{Timestamp, WebhookId};
+
+/// Whose a webhook is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Issuer(String),
+    ProgrammeManager(i64),
+    Merchant(String),
+    Operator,
+}
+
+impl Owner {
+    /// Whether a delivery record belongs to this owner. The last check before a
+    /// request is made: no tenant ever receives another's notification (I4).
+    pub fn may_receive(&self, record: &v1::DeliveryRecord) -> bool {
+        match self {
+            Self::Issuer(issuer) => !issuer.is_empty() && record.issuer == *issuer,
+            Self::ProgrammeManager(id) => {
+                record.tenant.strip_prefix("pm:").is_some_and(|text| text.parse() == Ok(*id))
+            }
+            Self::Merchant(key) => record.tenant.strip_prefix("m:") == Some(key.as_str()),
+            Self::Operator => record.tenant == "ops",
+        }
+    }
+}
+
+/// A signing secret and until when it signs.
+#[derive(Clone, Debug)]
+pub struct LiveSecret {
+    pub secret: WebhookSecret,
+    pub not_after: Option<Timestamp>,
+}
+
+/// How a request is signed.
+#[derive(Clone, Debug)]
+pub enum Signing {
+    /// Standard Webhooks, by every live secret.
+    Standard(Vec<LiveSecret>),
+    /// Merchant hooks: the plain `X-Signature`, if the merchant chose it.
+    Merchant(Option<Secret>),
+}
+
+/// A webhook, ready to be sent to.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    pub id: WebhookId,
+    /// The registry's version of it.
+    pub version: u64,
+    pub standing: Standing,
+    /// When it was deleted.
+    pub deleted: Option<Timestamp>,
+    pub owner: Owner,
+    /// None if the stored URL is not allowed (any more): attempts end as
+    /// `BAD_CONFIG`.
+    pub target: Option<Arc<Target>>,
+    /// Headers that every request carries, as [`fixed_headers`] makes them.
+    pub headers: HeaderMap,
+    pub timeout: Duration,
+    pub max_in_flight: usize,
+    pub ladder: String,
+    /// Partitions of its delivery topic.
+    pub partitions: u32,
+    pub signing: Signing,
+}
+
+/// The part of the request head that is the same for every attempt: content type,
+/// user agent, the webhook's custom headers, Basic authentication. Custom headers
+/// whose name or value is not legal are left out; their registration was checked.
+pub fn fixed_headers(
+    user_agent: &str,
+    custom: impl IntoIterator<Item = (String, Secret)>,
+    basic: Option<&HeaderValue>,
+) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(16);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(value) = HeaderValue::from_str(user_agent) {
+        headers.insert(header::USER_AGENT, value);
+    }
+    if let Some(basic) = basic {
+        let mut basic = basic.clone();
+        basic.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, basic);
+    }
+    for (name, value) in custom {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        let value = HeaderValue::from_bytes(value.expose());
+        if let (Ok(name), Ok(mut value)) = (name, value) {
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+    }
+    headers
+}

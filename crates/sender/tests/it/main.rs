@@ -1,0 +1,309 @@
+//! The sender on the memory broker, with scripted endpoints, under paused time.
+
+mod world;
+
+use std::time::Duration;
+
+use tidings_delivery::Standing;
+use tidings_proto::v1::OutcomeKind as Kind;
+use tidings_types::{Clock as _, TopicPartition, names};
+
+use crate::world::{Answer, World, hook_id, notification};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notification_is_delivered_signed_and_with_its_id_in_the_body() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    world.sender(1);
+    world.deliver(hook_id(1), [1]).await;
+    world.until("one call", |calls| !calls.is_empty()).await;
+    world.pass(seconds(1)).await;
+    let calls = world.calls();
+    assert_eq!(calls.len(), 1);
+    let (call, id) = (&calls[0], notification(1).to_string());
+    assert_eq!(call.body, format!("{{\"id\":\"{id}\",\"n\":1}}"));
+    assert_eq!(call.id, id);
+    assert_eq!(call.attempt, 1);
+    let timestamp: i64 = call.headers["webhook-timestamp"].to_str().unwrap().parse().unwrap();
+    let secret = tidings_signing::WebhookSecret::from_bytes(&[1; 32]);
+    assert_eq!(call.headers["webhook-signature"], secret.sign_v1(&id, timestamp, &call.body));
+    assert_eq!(call.headers["x-eds-event-code"], "104");
+    assert_eq!(call.headers["content-type"], "application/json");
+    // One fact for a healthy delivery.
+    assert_eq!(world.kinds(1).await, [Kind::Delivered]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_attempt_is_repeated_by_the_ladder_until_it_succeeds() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    world.behave(|call| Answer::Status(if call.attempt < 4 { 500 } else { 204 }));
+    world.sender(1);
+    world.deliver(hook_id(1), [1]).await;
+    world.until("four calls", |calls| calls.len() == 4).await;
+    world.pass(seconds(5)).await;
+    let calls = world.calls();
+    assert_eq!(calls.iter().map(|call| call.attempt).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    for (pair, step) in calls.windows(2).zip([100, 200, 400]) {
+        let waited = pair[1].at - pair[0].at;
+        assert!(waited >= Duration::from_millis(step), "{waited:?} {step}");
+        assert!(waited <= Duration::from_millis(step * 11 / 10 + 50), "{waited:?} {step}");
+    }
+    assert!(calls.iter().all(|call| call.body == calls[0].body));
+    use Kind::{AttemptFailed, Delivered};
+    assert_eq!(
+        world.kinds(1).await,
+        [AttemptFailed, AttemptFailed, AttemptFailed, Delivered]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notification_ends_undelivered_after_the_last_step() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    world.behave(|_| Answer::Status(500));
+    world.sender(1);
+    world.deliver(hook_id(1), [1]).await;
+    world.pass(seconds(60)).await;
+    assert_eq!(world.calls().len(), 5);
+    let facts = world.facts().await;
+    let last = facts.last().unwrap();
+    assert_eq!((last.kind(), last.reason.as_str()), (Kind::Undelivered, "exhausted"));
+    assert_eq!((last.attempt, last.code.as_str()), (5, "HTTP_500"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn gone_ends_the_notification_and_retry_after_lengthens_a_step() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    let gone = notification(1).to_string();
+    world.behave(move |call| match call.attempt {
+        _ if call.id == gone => Answer::Status(410),
+        1 => Answer::RetryAfter(503, "7"),
+        _ => Answer::Status(200),
+    });
+    world.sender(1);
+    world.deliver(hook_id(1), [1, 2]).await;
+    world.pass(seconds(60)).await;
+    assert_eq!(world.kinds(1).await, [Kind::Undelivered]);
+    let calls = world.calls();
+    let times: Vec<_> =
+        calls.iter().filter(|c| c.id == notification(2).to_string()).map(|c| c.at).collect();
+    assert_eq!(times.len(), 2);
+    assert!(times[1] - times[0] >= seconds(7), "{times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_takeover_loses_nothing_repeats_nothing_that_ended_and_goes_on_counting() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    let failing = notification(7).to_string();
+    world.behave(move |call| {
+        Answer::Status(if call.id == failing && call.attempt < 4 { 500 } else { 200 })
+    });
+    let (_, first) = world.sender(1);
+    world.deliver(hook_id(1), 0..50).await;
+    world.until("51 calls", |calls| calls.len() >= 51).await;
+    // Outcomes are acknowledged in microseconds here; the checkpoint is not written.
+    world.pass(Duration::from_millis(20)).await;
+    first.abort();
+    world.deliver(hook_id(1), 50..60).await;
+    world.sender(2);
+    world.until("all", |calls| calls.len() >= 63).await;
+    world.pass(seconds(5)).await;
+    let calls = world.calls();
+    for n in 0..60 {
+        let id = notification(n).to_string();
+        let attempts: Vec<u32> =
+            calls.iter().filter(|call| call.id == id).map(|call| call.attempt).collect();
+        if n == 7 {
+            assert_eq!(attempts, [1, 2, 3, 4], "numbers go on over the takeover");
+        } else {
+            assert_eq!(attempts, [1], "{n}");
+        }
+        assert_eq!(world.kinds(n).await.last(), Some(&Kind::Delivered), "{n}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replayed_record_is_not_sent_again_also_not_after_a_takeover() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    let (stop, _) = world.sender(1);
+    world.deliver(hook_id(1), [1, 2, 1]).await;
+    world.until("two calls", |calls| calls.len() >= 2).await;
+    world.pass(seconds(5)).await;
+    assert_eq!(world.calls().len(), 2);
+    stop.cancel();
+    world.pass(seconds(10)).await;
+    world.sender(2);
+    world.deliver(hook_id(1), [2, 3]).await;
+    world.until("the new one", |calls| calls.len() >= 3).await;
+    world.pass(seconds(5)).await;
+    let ids: Vec<String> = world.calls().into_iter().map(|call| call.id).collect();
+    assert_eq!(ids, [1, 2, 3].map(|n| notification(n).to_string()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_refill_a_replayed_record_is_sent_again() {
+    let mut world = World::new().await;
+    world.sabotage = tidings_types::Sabotage::NoRefill;
+    world.webhook(hook_id(1)).await;
+    let (stop, _) = world.sender(1);
+    world.deliver(hook_id(1), [1]).await;
+    world.until("one call", |calls| !calls.is_empty()).await;
+    stop.cancel();
+    world.pass(seconds(10)).await;
+    world.sender(2);
+    world.deliver(hook_id(1), [1]).await;
+    world.until("the planted fault", |calls| calls.len() == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resend_joins_an_open_notification_and_is_a_run_of_its_own_afterwards() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    world.behave(|call| match call.attempt {
+        1 => Answer::RetryAfter(503, "3000"),
+        _ => Answer::Status(200),
+    });
+    world.sender(1);
+    world.deliver(hook_id(1), [1]).await;
+    world.until("a failed attempt", |calls| calls.len() == 1).await;
+    world.pass(seconds(10)).await;
+    assert_eq!(world.calls().len(), 1, "it waits");
+    world.append(hook_id(1), vec![world.record(1, &[5; 16], 0)]).await;
+    world.pass(seconds(1)).await;
+    let attempts: Vec<u32> = world.calls().iter().map(|call| call.attempt).collect();
+    assert_eq!(attempts, [1, 2], "due at once, in the same run");
+    let kinds = world.kinds(1).await;
+    assert!(kinds.contains(&Kind::Joined), "{kinds:?}");
+    assert_eq!(kinds.last(), Some(&Kind::Delivered));
+    world.behave(|_| Answer::Status(200));
+    world.append(hook_id(1), vec![world.record(1, &[6; 16], 0)]).await;
+    world.until("a run of its own", |calls| calls.len() == 3).await;
+    assert_eq!(world.calls()[2].attempt, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_endpoint_leaves_its_backlog_in_the_topic_and_recovers() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    world.webhook(hook_id(2)).await;
+    world.behave(|call| Answer::Status(if call.webhook == hook_id(1) { 503 } else { 200 }));
+    world.sender(1);
+    world.deliver(hook_id(1), 0..2000).await;
+    world.pass(Duration::from_millis(900)).await;
+    let dead: std::collections::BTreeSet<String> =
+        world.calls().into_iter().map(|call| call.id).collect();
+    assert!(dead.len() <= 80, "{} were taken up of a dead endpoint", dead.len());
+    world.deliver(hook_id(2), 5000..5100).await;
+    world
+        .until("the healthy one is served", |calls| {
+            calls.iter().filter(|call| call.webhook == hook_id(2)).count() == 100
+        })
+        .await;
+    world.behave(|_| Answer::Status(200));
+    world
+        .until("the backlog", |calls| {
+            calls.iter().any(|call| call.id == notification(1999).to_string())
+        })
+        .await;
+    world.pass(seconds(5)).await;
+    for n in [0, 1, 70, 1000, 1999] {
+        assert_eq!(world.kinds(n).await.last(), Some(&Kind::Delivered), "{n}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_its_deadline_a_notification_expires_without_an_attempt() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    world.behave(|_| Answer::Status(500));
+    world.sender(1);
+    let now = world.clock.now();
+    let past = world.record(1, &[0; 16], now.as_millis() - 1);
+    let soon = world.record(2, &[0; 16], now.as_millis() + 250);
+    world.append(hook_id(1), vec![past, soon]).await;
+    world.pass(seconds(30)).await;
+    assert_eq!(world.kinds(1).await, [Kind::Expired]);
+    assert_eq!(world.kinds(2).await.last(), Some(&Kind::Expired));
+    let calls = world.calls();
+    assert!(calls.iter().all(|call| call.id == notification(2).to_string()));
+    assert!(calls.iter().all(|call| call.at < Duration::from_millis(260)), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inactive_webhook_waits_and_a_deleted_one_is_cancelled_and_loses_its_topic() {
+    let mut world = World::new().await;
+    world.config.keep_deleted = seconds(60);
+    world.webhook(hook_id(1)).await;
+    world.hooks.change(hook_id(1), |webhook| webhook.standing = Standing::Inactive);
+    world.sender(1);
+    world.deliver(hook_id(1), [1, 2]).await;
+    world.pass(seconds(20)).await;
+    assert!(world.calls().is_empty());
+    world.hooks.change(hook_id(1), |webhook| webhook.standing = Standing::Active);
+    world.until("they go out", |calls| calls.len() == 2).await;
+    let deleted = world.clock.now();
+    world.hooks.change(hook_id(1), |webhook| {
+        webhook.standing = Standing::Deleted;
+        webhook.deleted = Some(deleted);
+    });
+    world.deliver(hook_id(1), [3]).await;
+    world.pass(seconds(30)).await;
+    assert_eq!(world.kinds(3).await, [Kind::Cancelled]);
+    assert!(world.broker.describe(&names::delivery(hook_id(1))).await.is_ok());
+    world.pass(seconds(60)).await;
+    assert!(world.broker.describe(&names::delivery(hook_id(1))).await.is_err());
+    assert_eq!(*world.hooks.told.lock(), ["topic deleted"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_but_failures_suspends_the_webhook_and_ends_its_queue() {
+    let mut world = World::new().await;
+    world.config.limits.suspend.suspend_after = seconds(1);
+    world.webhook(hook_id(1)).await;
+    world.behave(|_| Answer::Status(500));
+    world.sender(1);
+    world.deliver(hook_id(1), 0..300).await;
+    world.pass(seconds(30)).await;
+    assert_eq!(*world.hooks.told.lock(), ["suspend failing"]);
+    let facts = world.facts().await;
+    let suspended = facts.iter().filter(|fact| fact.reason == "suspended").count();
+    assert!(suspended > 200, "{suspended}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_did_not_poll_sends_nothing_before_its_fence_has_answered() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    world.sender(1);
+    world.deliver(hook_id(1), [1]).await;
+    world.until("one call", |calls| calls.len() == 1).await;
+    // Two senders share the slots: each webhook still has one owner.
+    world.sender(2);
+    world.deliver(hook_id(1), 2..40).await;
+    world.pass(seconds(30)).await;
+    let mut ids: Vec<String> = world.calls().into_iter().map(|call| call.id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), world.calls().len(), "nothing was sent twice");
+    assert_eq!(ids.len(), 39);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_is_trimmed_from_the_delivery_topic() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    world.sender(1);
+    world.deliver(hook_id(1), 0..100).await;
+    world.pass(seconds(5)).await;
+    let of = TopicPartition::new(names::delivery(hook_id(1)), 0);
+    let ends = world.broker.ends(&of).await.unwrap();
+    assert_eq!((ends.first, ends.end), (99, 100), "the record before the next one stays");
+}

@@ -1,0 +1,210 @@
+//! The command line: what can be asked, with an example for each (a test runs
+//! them). Nothing is done here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Delivers a card processor's events to its clients' webhooks.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidings",
+    version,
+    propagate_version = true,
+    after_help = "Example:\n  tidings demo"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything once on temporary data: publish one sample event of every
+    /// type and deliver it to a receiver that verifies the signatures.
+    #[command(after_help = "Example:\n  tidings demo")]
+    Demo {
+        /// Go on running afterwards and print the addresses and a token.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run all roles in this process.
+    #[command(after_help = "Example:\n  tidings serve --dev --data ./tidings-data --listen 127.0.0.1:8080")]
+    Serve(RunArgs),
+    /// Run the router alone; needs a Kafka broker.
+    #[command(after_help = "Example:\n  tidings router --broker kafka://127.0.0.1:9092 --master-key master.key")]
+    Router(RunArgs),
+    /// Run a sender alone; needs a Kafka broker.
+    #[command(after_help = "Example:\n  tidings sender --broker kafka://127.0.0.1:9092 --master-key master.key")]
+    Sender(RunArgs),
+    /// Run a recorder alone; needs a Kafka broker.
+    #[command(after_help = "Example:\n  tidings recorder --broker kafka://127.0.0.1:9092 --master-key master.key")]
+    Recorder(RunArgs),
+    /// Run the API alone; needs a Kafka broker.
+    #[command(after_help = "Example:\n  tidings api --broker kafka://127.0.0.1:9092 --master-key master.key")]
+    Api(RunArgs),
+    /// Check or show the settings.
+    #[command(subcommand, after_help = "Example:\n  tidings config show")]
+    Config(ConfigCommand),
+    /// Print a token of the local issuer.
+    #[command(after_help = "Example:\n  tidings token --data ./tidings-data --pm 20 --scope eds.read --scope eds.write")]
+    Token(TokenArgs),
+    /// Change issuers, programme managers, products and merchants.
+    #[command(subcommand, after_help = "Example:\n  tidings tenants apply tenants.toml --data ./tidings-data")]
+    Tenants(TenantsCommand),
+    /// Publish events: one JSON document a line.
+    #[command(after_help = "Example:\n  tidings publish events.ndjson --data ./tidings-data")]
+    Publish(PublishArgs),
+    /// Show that every published event is accounted for; exit 1 if not.
+    #[command(after_help = "Example:\n  tidings account --data ./tidings-data --json")]
+    Account(AccountArgs),
+    /// Look at records that were set aside, and publish them again.
+    #[command(subcommand, after_help = "Example:\n  tidings quarantine list --data ./tidings-data")]
+    Quarantine(QuarantineCommand),
+}
+
+/// Options of `serve` and of the single roles.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The settings file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The data directory. Default: ./tidings-data
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where the API listens; port 0 picks a free one. Default: 127.0.0.1:8080
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+    /// `local` or `kafka://HOST:PORT,…`. Default: local
+    #[arg(long, value_name = "BROKER")]
+    pub(crate) broker: Option<String>,
+    /// The master key file. Default: keys/master.key in the data directory.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) master_key: Option<PathBuf>,
+    /// For development: loopback only, plain HTTP endpoints, fast retries, own tokens.
+    #[arg(long)]
+    pub(crate) dev: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Exit 2 and name the key if a setting is unknown or wrong.
+    #[command(after_help = "Example:\n  tidings config check --config tidings.toml")]
+    Check(RunArgs),
+    /// Print the settings in use, secrets masked.
+    #[command(after_help = "Example:\n  tidings config show --dev")]
+    Show(RunArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// The settings file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The data directory that holds the issuer's key.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The programme manager that the token is for (claim `pmid`).
+    #[arg(long, value_name = "ID")]
+    pub(crate) pm: Option<i64>,
+    /// The issuer that the token is for (claim `issuerid`).
+    #[arg(long, value_name = "ID")]
+    pub(crate) issuer: Option<String>,
+    /// How long the token lives.
+    #[arg(long, default_value = "1h", value_name = "DURATION")]
+    pub(crate) ttl: humantime::Duration,
+    /// A scope (eds.read, eds.write, eds.publish, admin); may be repeated or hold several.
+    #[arg(long, required = true, value_name = "SCOPE")]
+    pub(crate) scope: Vec<String>,
+}
+
+/// Where a client command finds the system.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ClientArgs {
+    /// The base URL of the API.
+    #[arg(long, env = "TIDINGS_URL", value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// The bearer token for `--url`.
+    #[arg(long, env = "TIDINGS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// The data directory: its running server is asked, or its store is opened.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The settings file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The broker of an installation that nobody serves: `local` or `kafka://HOST:PORT,…`.
+    #[arg(long, value_name = "BROKER")]
+    pub(crate) broker: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantsCommand {
+    /// Add and change what FILE names; prints `added N changed N removed N`.
+    #[command(after_help = "Example:\n  tidings tenants apply tenants.toml --data ./tidings-data")]
+    Apply {
+        /// The tenants document (TOML).
+        file: PathBuf,
+        /// Remove what FILE does not name.
+        #[arg(long)]
+        prune: bool,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// The file with one event a line; `-` reads standard input.
+    pub(crate) file: PathBuf,
+    /// Write the lines unchecked to this event topic (scope `admin`, `--dev` only).
+    #[arg(long, value_name = "TOPIC")]
+    pub(crate) raw: Option<String>,
+    /// Print the ingest answer instead of `accepted N`.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AccountArgs {
+    /// Only this source topic.
+    #[arg(long, value_name = "TOPIC")]
+    pub(crate) topic: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// List what was set aside.
+    #[command(after_help = "Example:\n  tidings quarantine list --data ./tidings-data --json")]
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Show one record with its original bytes.
+    #[command(after_help = "Example:\n  tidings quarantine show tidings.events.101-0-17 --data ./tidings-data")]
+    Show {
+        id: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Publish a record again as a new event, mended or as it was.
+    #[command(after_help = "Example:\n  tidings quarantine redrive tidings.events.101-0-17 --body mended.json --data ./tidings-data")]
+    Redrive {
+        id: String,
+        /// The mended event.
+        #[arg(long, value_name = "FILE")]
+        body: Option<PathBuf>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}

@@ -1,0 +1,258 @@
+//! The client side of `tenants`, `publish`, `account` and `quarantine`: a small
+//! HTTP client for our own API, and the ways to find that API.
+//!
+//! With `--data` it uses the address file of the running server and a token that
+//! it signs with the directory's issuer key; when nobody serves the directory it
+//! opens the store itself and asks that.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::{
+    app::{self, App, Roles, TokenRequest},
+    cli::ClientArgs,
+    commands::{Failure, environment},
+    settings::{self, BrokerChoice, Flags, Source},
+};
+
+/// No answer of the API is larger.
+const MAX_ANSWER: usize = 256 * 1024 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Asks one API.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    base: Url,
+    token: String,
+}
+
+/// What the API answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    body: Bytes,
+}
+
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+impl Client {
+    pub(crate) fn new(base: &str, token: String) -> anyhow::Result<Self> {
+        Ok(Self { base: Url::parse(base).with_context(|| format!("{base:?} is not a URL"))?, token })
+    }
+
+    /// Finds the system that `args` mean, runs `work` against it, and stops what
+    /// was started for it.
+    pub(crate) fn with<F>(args: &ClientArgs, scopes: &[&str], work: F) -> Result<(), Failure>
+    where
+        F: AsyncFnOnce(Self) -> Result<(), Failure>,
+    {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        runtime.block_on(async move {
+            if let Some(url) = &args.url {
+                let token = args.token.clone().ok_or_else(|| {
+                    Failure::Usage(anyhow!("--url needs --token (or TIDINGS_TOKEN)"))
+                })?;
+                let client = Self::new(url, token).map_err(Failure::Usage)?;
+                return work(client).await;
+            }
+            let flags = Flags {
+                data: args.data.clone(),
+                broker: args.broker.clone(),
+                listen: Some("127.0.0.1:0".to_owned()),
+                ..Flags::default()
+            };
+            if args.data.is_none() && args.config.is_none() && args.broker.is_none() {
+                return Err(Failure::Usage(anyhow!("say --url URL --token T, or --data DIR")));
+            }
+            let source = Source { file: args.config.as_deref(), environment: environment() };
+            let settings = settings::load(&source, &flags)?;
+            if let BrokerChoice::Kafka(bootstrap) = &settings.broker {
+                return Err(Failure::Usage(anyhow!(
+                    "this release has no Kafka client yet, so kafka://{bootstrap} cannot be used"
+                )));
+            }
+            let token = local_token(&settings.data, scopes)?;
+            if let Some(address) = app::running_address(&settings.data) {
+                let client = Self::new(&address, token.clone())?;
+                if client.is_alive().await {
+                    return work(client).await;
+                }
+            }
+            if !settings.data.join("log").is_dir() {
+                return Err(Failure::Usage(anyhow!(
+                    "{} is not a data directory of Tidings, and nobody serves it",
+                    settings.data.display()
+                )));
+            }
+            let shutdown = CancellationToken::new();
+            let mut settings = settings;
+            settings.local_issuer = true;
+            let app = App::start(settings, Roles::OFFLINE, shutdown.clone()).await?;
+            let client = Self::new(&app.base_url(), token)?;
+            app.ready().await?;
+            let running = app.run();
+            tokio::pin!(running);
+            let result = tokio::select! {
+                result = work(client) => result,
+                ended = &mut running => return Err(ended.err().unwrap_or_else(|| anyhow!("the store closed early")).into()),
+            };
+            shutdown.cancel();
+            running.await?;
+            result
+        })
+    }
+
+    async fn is_alive(&self) -> bool {
+        self.send("GET", "/healthz", "application/json", Vec::new())
+            .await
+            .is_ok_and(|answer| answer.status == 200)
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> anyhow::Result<Answer> {
+        self.send_with(method, path, content_type, body, &[]).await
+    }
+
+    /// Sends one request on a connection of its own.
+    pub(crate) async fn send_with(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<Answer> {
+        let host = self.base.host_str().context("the URL names no host")?;
+        let port = self.base.port_or_known_default().context("the URL names no port")?;
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base.path().trim_end_matches('/')))
+            .header("host", format!("{host}:{port}"))
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", content_type);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::from(body))).context("cannot make the request")?;
+        let io = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(host, port))
+            .await
+            .with_context(|| format!("no connection to {} in {CONNECT_TIMEOUT:?}", self.base))?
+            .with_context(|| format!("cannot connect to {}", self.base))?;
+        let exchange = async move {
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(io)).await?;
+            let answer = async move {
+                let response = sender.send_request(request).await?;
+                let status = response.status().as_u16();
+                let body = Limited::new(response.into_body(), MAX_ANSWER);
+                #[expect(clippy::disallowed_methods, reason = "capped by `Limited`, our own API")]
+                let body = body.collect().await.map_err(|error| anyhow!(error))?.to_bytes();
+                anyhow::Ok(Answer { status, body })
+            };
+            tokio::pin!(answer);
+            tokio::pin!(connection);
+            tokio::select! {
+                biased;
+                answer = &mut answer => answer,
+                ended = &mut connection => {
+                    ended?;
+                    answer.await
+                }
+            }
+        };
+        tokio::time::timeout(REQUEST_TIMEOUT, exchange)
+            .await
+            .with_context(|| format!("no answer of {} in {REQUEST_TIMEOUT:?}", self.base))?
+            .with_context(|| format!("{method} {path} got no answer"))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "our own API, named by the user")]
+    async fn connect(&self, host: &str, port: u16) -> anyhow::Result<Box<dyn Io>> {
+        let stream =
+            tokio::net::TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+        stream.set_nodelay(true)?;
+        match self.base.scheme() {
+            "http" => Ok(Box::new(stream)),
+            "https" => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+                let config = rustls::ClientConfig::builder()
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
+                let name = rustls::pki_types::ServerName::try_from(host.to_owned())?;
+                let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+                Ok(Box::new(connector.connect(name, stream).await?))
+            }
+            other => bail!("{other}:// is not a scheme of the API"),
+        }
+    }
+}
+
+impl Answer {
+    /// The member `response` of the envelope.
+    pub(crate) fn response(&self) -> anyhow::Result<Value> {
+        let mut value: Value =
+            serde_json::from_slice(&self.body).context("the answer is not JSON")?;
+        Ok(value.get_mut("response").map(Value::take).unwrap_or(value))
+    }
+
+    /// The member `errors` of the envelope.
+    pub(crate) fn errors(&self) -> Vec<Value> {
+        serde_json::from_slice::<Value>(&self.body)
+            .ok()
+            .and_then(|value| value.get("errors").and_then(Value::as_array).cloned())
+            .unwrap_or_else(Vec::new)
+    }
+
+    /// The refusal as a failure of the command: every error with its code and field.
+    pub(crate) fn refused(&self) -> Failure {
+        let lines: Vec<String> = self
+            .errors()
+            .iter()
+            .map(|error| {
+                let text = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
+                let field = text("field");
+                if field.is_empty() {
+                    format!("{}: {}", text("code"), text("message"))
+                } else {
+                    format!("{} {field}: {}", text("code"), text("message"))
+                }
+            })
+            .collect();
+        if lines.is_empty() {
+            Failure::Wrong(anyhow!("the API answered {}", self.status))
+        } else {
+            Failure::Wrong(anyhow!("refused ({}): {}", self.status, lines.join("\n")))
+        }
+    }
+}
+
+fn local_token(data: &Path, scopes: &[&str]) -> anyhow::Result<String> {
+    let request = TokenRequest {
+        subject: "tidings-cli".to_owned(),
+        issuer: None,
+        pm: None,
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        ttl: Duration::from_secs(600),
+    };
+    app::sign_token(data, &request)
+        .with_context(|| format!("cannot use the issuer's key in {}", data.join("keys").display()))
+}

@@ -1,0 +1,115 @@
+//! One module a command, and what a failed command comes to.
+
+mod account;
+mod publish;
+mod quarantine;
+mod serve;
+mod tenants;
+mod token;
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use crate::{
+    cli::{Command, ConfigCommand, QuarantineCommand, RunArgs, TenantsCommand},
+    settings::{self, Flags, Settings, SettingsError, Source},
+};
+
+/// Why a command did not end with 0.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something was found wrong: exit 1.
+    Wrong(anyhow::Error),
+    /// The same, already said on stdout or stderr: exit 1.
+    Said,
+    /// Usage or settings: exit 2.
+    Usage(anyhow::Error),
+}
+
+impl Failure {
+    /// Says on stderr what went wrong, with its causes, and gives the exit code.
+    #[expect(clippy::print_stderr, reason = "the program's last word")]
+    pub(crate) fn report(self) -> ExitCode {
+        match self {
+            Self::Wrong(error) => {
+                eprintln!("tidings: {error:#}");
+                ExitCode::from(1)
+            }
+            Self::Said => ExitCode::from(1),
+            Self::Usage(error) => {
+                eprintln!("tidings: {error:#}");
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Wrong(error)
+    }
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Self::Usage(error.into())
+    }
+}
+
+/// Runs one command.
+pub(crate) fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Demo { keep } => crate::demo::run(keep),
+        Command::Serve(args) => serve::serve(&args),
+        Command::Router(args) => serve::single_role("router", &args),
+        Command::Sender(args) => serve::single_role("sender", &args),
+        Command::Recorder(args) => serve::single_role("recorder", &args),
+        Command::Api(args) => serve::single_role("api", &args),
+        Command::Config(ConfigCommand::Check(args)) => {
+            load_run(&args)?;
+            say("settings are right");
+            Ok(())
+        }
+        Command::Config(ConfigCommand::Show(args)) => {
+            say(settings::show(&load_run(&args)?).trim_end());
+            Ok(())
+        }
+        Command::Token(args) => token::run(&args),
+        Command::Tenants(TenantsCommand::Apply { file, prune, client }) => {
+            tenants::apply(&file, prune, &client)
+        }
+        Command::Publish(args) => publish::run(&args),
+        Command::Account(args) => account::run(&args),
+        Command::Quarantine(QuarantineCommand::List { json, client }) => {
+            quarantine::list(json, &client)
+        }
+        Command::Quarantine(QuarantineCommand::Show { id, client }) => quarantine::show(&id, &client),
+        Command::Quarantine(QuarantineCommand::Redrive { id, body, client }) => {
+            quarantine::redrive(&id, body.as_deref(), &client)
+        }
+    }
+}
+
+/// Loads the settings of `serve` and its like.
+pub(crate) fn load_run(args: &RunArgs) -> Result<Settings, SettingsError> {
+    let flags = Flags {
+        dev: args.dev,
+        data: args.data.clone(),
+        listen: args.listen.clone(),
+        broker: args.broker.clone(),
+        master_key: args.master_key.clone(),
+    };
+    settings::load(&Source { file: args.config.as_deref(), environment: environment() }, &flags)
+}
+
+/// The environment, sorted. Names or values that are not UTF-8 are no settings of ours.
+pub(crate) fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Prints a line of the command's answer on stdout.
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+pub(crate) fn say(text: impl std::fmt::Display) {
+    println!("{text}");
+}

@@ -1,0 +1,75 @@
+//! `tidings serve` and the single roles.
+
+use anyhow::{Context as _, anyhow};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, load_run};
+use crate::{
+    app::{App, Roles},
+    cli::RunArgs,
+    settings::{BrokerChoice, Settings},
+};
+
+/// Runs all roles until a signal comes.
+pub(crate) fn serve(args: &RunArgs) -> Result<(), Failure> {
+    let settings = load_run(args)?;
+    if let BrokerChoice::Kafka(bootstrap) = &settings.broker {
+        return Err(kafka_is_missing(bootstrap));
+    }
+    run_until_signal(settings)
+}
+
+/// A role of its own works on a broker that several processes share.
+pub(crate) fn single_role(role: &str, args: &RunArgs) -> Result<(), Failure> {
+    let settings = load_run(args)?;
+    match &settings.broker {
+        BrokerChoice::Local => Err(Failure::Usage(anyhow!(
+            "`tidings {role}` needs a broker that processes can share; \
+             with `--broker local` use `tidings serve`, which runs all roles in one process"
+        ))),
+        BrokerChoice::Kafka(bootstrap) => Err(kafka_is_missing(bootstrap)),
+    }
+}
+
+fn kafka_is_missing(bootstrap: &str) -> Failure {
+    Failure::Usage(anyhow!(
+        "this release has no Kafka client yet, so kafka://{bootstrap} cannot be used; \
+         use `tidings serve --broker local`"
+    ))
+}
+
+fn run_until_signal(settings: Settings) -> Result<(), Failure> {
+    tidings_telemetry::init_logs(&settings.log_level);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let grace = settings.shutdown_grace;
+    let outcome = runtime.block_on(async move {
+        let shutdown = CancellationToken::new();
+        let app = App::start(settings, Roles::ALL, shutdown.clone()).await?;
+        let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+        let mut finished = Box::pin(app.run());
+        tokio::select! {
+            result = &mut finished => return result,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("draining");
+        shutdown.cancel();
+        tokio::select! {
+            result = tokio::time::timeout(grace, &mut finished) => result.unwrap_or_else(|_late| {
+                // Everything is crash-safe: a drain saves time, never correctness.
+                tracing::warn!("the drain took longer than shutdown.grace");
+                Ok(())
+            }),
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    });
+    // Not waited for: what still runs is crash-safe, and the grace is over.
+    runtime.shutdown_background();
+    outcome.map_err(Failure::Wrong)
+}

@@ -1,0 +1,93 @@
+//! Settings: what was written ([`File`]) and what is used ([`Settings`]).
+//!
+//! Sources, later wins: built-in defaults (with those of `--dev`), the TOML file,
+//! the environment (`TIDINGS_<SECTION>__<NAME>`, lists and tables as TOML), flags.
+//! An unknown or wrong key is an error that names it. Nothing else in the program
+//! reads files or the environment for settings.
+
+mod file;
+mod load;
+mod show;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+pub(crate) use file::{ExternalIssuer, File};
+pub(crate) use load::{Flags, Source, load};
+pub(crate) use show::show;
+
+/// Settings that can be used: parsed, complete and checked against each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) dev: bool,
+    pub(crate) data: PathBuf,
+    pub(crate) broker: BrokerChoice,
+    pub(crate) master_key: Option<PathBuf>,
+    pub(crate) listen: Listen,
+    pub(crate) metrics_public: bool,
+    pub(crate) region: Option<u8>,
+    pub(crate) local_issuer: bool,
+    pub(crate) issuers: Vec<ExternalIssuer>,
+    pub(crate) token_max_ttl: Duration,
+    pub(crate) webhooks_per_scope: usize,
+    pub(crate) min_timeout: Duration,
+    pub(crate) delivery: DeliverySettings,
+    pub(crate) egress_allow: Vec<ipnet::IpNet>,
+    pub(crate) allow_http: bool,
+    pub(crate) ports: Vec<u16>,
+    pub(crate) eventlog_retention: Duration,
+    pub(crate) eventlog_max_lag: Duration,
+    pub(crate) keys_retention: Duration,
+    pub(crate) session: Duration,
+    pub(crate) checkpoint_interval: Duration,
+    pub(crate) source_epoch: u64,
+    pub(crate) event_partitions: BTreeMap<String, u32>,
+    pub(crate) event_types: Option<PathBuf>,
+    pub(crate) shutdown_grace: Duration,
+    pub(crate) log_level: String,
+}
+
+/// Which broker stands behind the seam.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum BrokerChoice {
+    Local,
+    Kafka(String),
+}
+
+/// Where and how the API listens.
+#[derive(Clone, Debug)]
+pub(crate) struct Listen {
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<TlsFiles>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// Settings of sending.
+#[derive(Clone, Debug)]
+pub(crate) struct DeliverySettings {
+    pub(crate) default_ladder: String,
+    pub(crate) merchant_ladder: String,
+    pub(crate) ladders: BTreeMap<String, Vec<Duration>>,
+    pub(crate) max_open: usize,
+    pub(crate) remembered: usize,
+    pub(crate) suspend_after: Duration,
+    pub(crate) gone_count: u32,
+    pub(crate) gone_gap: Duration,
+}
+
+/// Settings that cannot be used; each names its key.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    #[error("cannot read the settings file {path}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{origin} is not TOML")]
+    Toml { origin: String, source: Box<toml::de::Error> },
+    #[error("setting `{key}` ({origin}): {problem}")]
+    Key { key: String, origin: String, problem: String },
+    #[error("{0}")]
+    Relation(String),
+}

@@ -1,0 +1,386 @@
+//! Reads the sources and makes [`Settings`] of them.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use super::{BrokerChoice, DeliverySettings, File, Listen, Settings, SettingsError, TlsFiles};
+
+/// Environment variables of ours that are not settings.
+const NOT_SETTINGS: &[&str] =
+    &["TIDINGS_URL", "TIDINGS_TOKEN", "TIDINGS_FAILPOINTS", "TIDINGS_SABOTAGE"];
+const PREFIX: &str = "TIDINGS_";
+
+/// What the command line says; wins over everything else.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flags {
+    pub(crate) dev: bool,
+    pub(crate) data: Option<PathBuf>,
+    pub(crate) listen: Option<String>,
+    pub(crate) broker: Option<String>,
+    pub(crate) master_key: Option<PathBuf>,
+}
+
+/// Where a tree of settings came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) file: Option<&'a Path>,
+    /// The environment, sorted; only names that begin with `TIDINGS_` are looked at.
+    pub(crate) environment: BTreeMap<String, String>,
+}
+
+/// Loads, merges and checks the settings.
+pub(crate) fn load(source: &Source<'_>, flags: &Flags) -> Result<Settings, SettingsError> {
+    let mut origin = "built in".to_owned();
+    let mut tree = toml::Table::new();
+    if let Some(path) = source.file {
+        origin = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+        tree = text.parse().map_err(|source| SettingsError::Toml {
+            origin: origin.clone(),
+            source: Box::new(source),
+        })?;
+        // The file alone first, so that its mistakes are reported as its own.
+        parse_tree(tree.clone(), &origin)?;
+    }
+    for (name, value) in &source.environment {
+        if !name.starts_with(PREFIX) || NOT_SETTINGS.contains(&name.as_str()) {
+            continue;
+        }
+        overlay(&mut tree, name, value)?;
+        origin = "environment".to_owned();
+    }
+    let file = parse_tree(tree, &origin)?;
+    build(&file, flags)
+}
+
+fn parse_tree(tree: toml::Table, origin: &str) -> Result<File, SettingsError> {
+    let value = toml::Value::Table(tree);
+    serde_path_to_error::deserialize::<_, File>(value).map_err(|error| {
+        let problem = error.inner().message().to_owned();
+        let path = error.path().to_string();
+        // `deny_unknown_fields` reports the parent's path; the name is in the text.
+        let key = match problem.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
+        {
+            Some(name) if path == "." || path.is_empty() => name.to_owned(),
+            Some(name) if path.rsplit('.').next() == Some(name) => path,
+            Some(name) => format!("{path}.{name}"),
+            None => path,
+        };
+        SettingsError::Key { key, origin: origin.to_owned(), problem }
+    })
+}
+
+/// Puts one variable into the tree: `TIDINGS_DELIVERY__MAX_OPEN` is `delivery.max_open`.
+fn overlay(tree: &mut toml::Table, name: &str, value: &str) -> Result<(), SettingsError> {
+    let path: Vec<String> =
+        name.trim_start_matches(PREFIX).split("__").map(str::to_lowercase).collect();
+    let wrong = |problem: &str| SettingsError::Key {
+        key: path.join("."),
+        origin: name.to_owned(),
+        problem: problem.to_owned(),
+    };
+    if path.iter().any(String::is_empty) {
+        return Err(wrong("the name has an empty part"));
+    }
+    let parsed = parse_scalar(&path, value);
+    let Some((last, parents)) = path.split_last() else {
+        return Err(wrong("the name is empty"));
+    };
+    let mut table = tree;
+    for parent in parents {
+        let slot = table
+            .entry(parent.clone())
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        table = slot.as_table_mut().ok_or_else(|| wrong("a part of the name is not a section"))?;
+    }
+    table.insert(last.clone(), parsed);
+    Ok(())
+}
+
+/// TOML where it is TOML and not a bare word; a text where it is not.
+fn parse_scalar(path: &[String], value: &str) -> toml::Value {
+    #[derive(Deserialize)]
+    struct One {
+        v: toml::Value,
+    }
+    // Settings that are texts even when they look like numbers.
+    if path.first().is_some_and(|section| section == "kafka") {
+        return toml::Value::String(value.to_owned());
+    }
+    toml::from_str::<One>(&format!("v = {value}"))
+        .map_or_else(|_not_toml| toml::Value::String(value.to_owned()), |one| one.v)
+}
+
+fn duration(key: &str, text: Option<&str>, default: Duration) -> Result<Duration, SettingsError> {
+    let Some(text) = text else { return Ok(default) };
+    humantime::parse_duration(text).map_err(|_bad| SettingsError::Key {
+        key: key.to_owned(),
+        origin: "settings".to_owned(),
+        problem: format!("{text:?} is not a duration such as \"5s\" or \"250ms\""),
+    })
+}
+
+fn bad(key: &str, problem: impl Into<String>) -> SettingsError {
+    SettingsError::Key { key: key.to_owned(), origin: "settings".to_owned(), problem: problem.into() }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[expect(clippy::too_many_lines, reason = "one line per setting; a table in code")]
+fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
+    let dev = flags.dev;
+    let data = flags
+        .data
+        .clone()
+        .or_else(|| file.data.as_ref().map(PathBuf::from))
+        .unwrap_or_else(|| PathBuf::from("./tidings-data"));
+    let broker = flags.broker.as_deref().or(file.broker.as_deref()).unwrap_or("local");
+    let broker = match broker.strip_prefix("kafka://") {
+        _ if broker == "local" => BrokerChoice::Local,
+        Some(bootstrap) if !bootstrap.is_empty() => BrokerChoice::Kafka(bootstrap.to_owned()),
+        Some(_) | None => {
+            return Err(bad("broker", "must be `local` or `kafka://HOST:PORT,…`"));
+        }
+    };
+    let ladders = ladders(file)?;
+    let fallback = if dev { "fast" } else { "standard" };
+    let default_ladder = file.delivery.default_ladder.clone().unwrap_or_else(|| fallback.to_owned());
+    let merchant_ladder = if dev && file.delivery.default_ladder.is_none() {
+        "fast".to_owned()
+    } else if dev {
+        default_ladder.clone()
+    } else {
+        "merchant".to_owned()
+    };
+    if !["standard", "merchant", "fast"].contains(&default_ladder.as_str())
+        && !ladders.contains_key(&default_ladder)
+    {
+        return Err(bad("delivery.default_ladder", format!("there is no ladder {default_ladder:?}")));
+    }
+    let gone_gap_default = if dev { SECOND } else { HOUR };
+    let delivery = DeliverySettings {
+        default_ladder,
+        merchant_ladder,
+        ladders,
+        max_open: positive("delivery.max_open", file.delivery.max_open, 100_000)?,
+        remembered: positive("delivery.remembered", file.delivery.remembered, 20_000)?,
+        suspend_after: duration(
+            "delivery.suspend_after",
+            file.delivery.suspend_after.as_deref(),
+            72 * HOUR,
+        )?,
+        gone_count: file.delivery.gone_count.unwrap_or(3).max(1),
+        gone_gap: duration("delivery.gone_gap", file.delivery.gone_gap.as_deref(), gone_gap_default)?,
+    };
+    let egress_allow = file
+        .egress
+        .allow
+        .iter()
+        .flatten()
+        .map(|net| parse_net(net))
+        .collect::<Result<Vec<_>, _>>()?;
+    if file.region.is_some_and(|region| region > 2) {
+        return Err(bad("region", "must be 0, 1 or 2"));
+    }
+    let keys_retention =
+        duration("keys.retention", file.keys.retention.as_deref(), 6 * HOUR)?;
+    let session = duration("slots.session", file.slots.session.as_deref(), 6 * SECOND)?;
+    if session < Duration::from_millis(100) {
+        return Err(bad("slots.session", "must be at least 100ms"));
+    }
+    Ok(Settings {
+        dev,
+        data,
+        broker,
+        master_key: flags.master_key.clone().or_else(|| file.master_key.as_ref().map(PathBuf::from)),
+        listen: listen(file, flags)?,
+        metrics_public: file.metrics.public.unwrap_or(false),
+        region: file.region,
+        local_issuer: file.auth.local_issuer.unwrap_or(dev),
+        issuers: file.auth.issuers.clone().unwrap_or_default(),
+        token_max_ttl: duration("auth.max_ttl", file.auth.max_ttl.as_deref(), DAY)?,
+        webhooks_per_scope: positive(
+            "webhooks.per_scope",
+            file.webhooks.per_scope,
+            if dev { 1000 } else { 1 },
+        )?,
+        min_timeout: if dev { Duration::from_millis(50) } else { SECOND },
+        delivery,
+        egress_allow,
+        allow_http: file.egress.allow_http.unwrap_or(dev),
+        ports: file.egress.ports.clone().unwrap_or_else(|| vec![443, 8443]),
+        eventlog_retention: duration(
+            "eventlog.retention",
+            file.eventlog.retention.as_deref(),
+            90 * DAY,
+        )?,
+        eventlog_max_lag: duration(
+            "eventlog.max_lag",
+            file.eventlog.max_lag.as_deref(),
+            30 * SECOND,
+        )?,
+        keys_retention,
+        session,
+        checkpoint_interval: duration(
+            "slots.checkpoint_interval",
+            file.slots.checkpoint_interval.as_deref(),
+            SECOND,
+        )?,
+        source_epoch: file.ingest.source_epoch.unwrap_or(0),
+        event_partitions: file.events.partitions.clone().unwrap_or_default(),
+        event_types: file.events.types.as_ref().map(PathBuf::from),
+        shutdown_grace: {
+            duration("fraud.answer_window", file.fraud.answer_window.as_deref(), 72 * HOUR)?;
+            duration("shutdown.grace", file.shutdown.grace.as_deref(), 10 * SECOND)?
+        },
+        log_level: log_level(file)?,
+    })
+}
+
+fn positive(key: &str, value: Option<usize>, default: usize) -> Result<usize, SettingsError> {
+    match value {
+        Some(0) => Err(bad(key, "must be at least 1")),
+        Some(value) => Ok(value),
+        None => Ok(default),
+    }
+}
+
+fn log_level(file: &File) -> Result<String, SettingsError> {
+    let level = file.log.level.clone().unwrap_or_else(|| "info".to_owned());
+    if ["error", "warn", "info", "debug", "trace"].contains(&level.as_str()) {
+        Ok(level)
+    } else {
+        Err(bad("log.level", "must be error, warn, info, debug or trace"))
+    }
+}
+
+fn parse_net(text: &str) -> Result<ipnet::IpNet, SettingsError> {
+    text.parse::<ipnet::IpNet>()
+        .or_else(|_not_a_net| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
+        .map_err(|_bad| bad("egress.allow", format!("{text:?} is not a network such as 10.0.0.0/8")))
+}
+
+fn ladders(file: &File) -> Result<BTreeMap<String, Vec<Duration>>, SettingsError> {
+    let mut ladders = BTreeMap::new();
+    for (name, steps) in file.delivery.ladders.iter().flatten() {
+        let key = format!("delivery.ladders.{name}");
+        if steps.is_empty() || steps.len() > 100 {
+            return Err(bad(&key, "must have 1 to 100 steps"));
+        }
+        let steps = steps
+            .iter()
+            .map(|step| duration(&key, Some(step), Duration::ZERO))
+            .collect::<Result<Vec<_>, _>>()?;
+        ladders.insert(name.clone(), steps);
+    }
+    Ok(ladders)
+}
+
+/// Plain HTTP only on loopback or when it is asked for (contract §2).
+fn listen(file: &File, flags: &Flags) -> Result<Listen, SettingsError> {
+    let text = flags.listen.as_deref().or(file.listen.address.as_deref()).unwrap_or("127.0.0.1:8080");
+    let address: SocketAddr = text
+        .replace("localhost", "127.0.0.1")
+        .parse()
+        .map_err(|_bad| bad("listen", format!("{text:?} is not ADDR:PORT")))?;
+    let tls = match (&file.listen.tls_certificate, &file.listen.tls_key) {
+        (Some(certificate), Some(key)) => {
+            Some(TlsFiles { certificate: certificate.into(), key: key.into() })
+        }
+        (None, None) => None,
+        (Some(_), None) => return Err(bad("listen.tls_key", "is missing beside listen.tls_certificate")),
+        (None, Some(_)) => return Err(bad("listen.tls_certificate", "is missing beside listen.tls_key")),
+    };
+    let loopback = address.ip().is_loopback();
+    if flags.dev && !loopback {
+        return Err(SettingsError::Relation(format!(
+            "--dev listens on loopback only, not on {address}; use 127.0.0.1 or leave out --dev"
+        )));
+    }
+    if !loopback && tls.is_none() && !file.listen.plain.unwrap_or(false) {
+        return Err(SettingsError::Relation(format!(
+            "listening on {address} needs TLS: set listen.tls_certificate and listen.tls_key, \
+             or listen.plain = true behind a proxy"
+        )));
+    }
+    Ok(Listen { address, tls })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_text(text: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<Settings, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tidings.toml");
+        std::fs::write(&path, text).unwrap();
+        let environment =
+            environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        load(&Source { file: Some(&path), environment }, flags).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_section() {
+        let error = load_text("[delivery]\nmax_opn = 1\n", &[], &Flags::default()).unwrap_err();
+        assert!(error.contains("`delivery.max_opn`"), "{error}");
+        let error = load_text("regio = 1\n", &[], &Flags::default()).unwrap_err();
+        assert!(error.contains("`regio`"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_key() {
+        let error = load_text("[delivery]\nmax_open = \"x\"\n", &[], &Flags::default()).unwrap_err();
+        assert!(error.contains("delivery.max_open"), "{error}");
+        let error = load_text("[slots]\nsession = \"soon\"\n", &[], &Flags::default()).unwrap_err();
+        assert!(error.contains("slots.session"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_a_flag_over_both() {
+        let flags = Flags { listen: Some("127.0.0.1:7".to_owned()), ..Flags::default() };
+        let settings = load_text(
+            "[webhooks]\nper_scope = 2\n[listen]\naddress = \"127.0.0.1:5\"\n",
+            &[
+                ("TIDINGS_WEBHOOKS__PER_SCOPE", "3"),
+                ("TIDINGS_LISTEN__ADDRESS", "127.0.0.1:6"),
+                ("TIDINGS_EGRESS__ALLOW", "[\"10.0.0.0/8\"]"),
+                ("TIDINGS_DELIVERY__LADDERS", "{ quick = [\"0s\", \"1ms\"] }"),
+            ],
+            &flags,
+        )
+        .unwrap();
+        assert_eq!(settings.webhooks_per_scope, 3);
+        assert_eq!(settings.listen.address.port(), 7);
+        assert_eq!(settings.egress_allow.len(), 1);
+        assert_eq!(settings.delivery.ladders["quick"].len(), 2);
+    }
+
+    #[test]
+    fn a_setting_wins_over_a_default_of_dev() {
+        let dev = Flags { dev: true, ..Flags::default() };
+        let settings = load_text("", &[], &dev).unwrap();
+        assert_eq!(settings.webhooks_per_scope, 1000);
+        assert_eq!(settings.delivery.default_ladder, "fast");
+        assert!(settings.local_issuer && settings.allow_http);
+        let settings = load_text("[webhooks]\nper_scope = 1\n", &[], &dev).unwrap();
+        assert_eq!(settings.webhooks_per_scope, 1);
+    }
+
+    #[test]
+    fn off_loopback_needs_tls_and_dev_never_leaves_it() {
+        let open = Flags { listen: Some("0.0.0.0:8080".to_owned()), ..Flags::default() };
+        assert!(load_text("", &[], &open).unwrap_err().contains("TLS"));
+        assert!(load_text("[listen]\nplain = true\n", &[], &open).is_ok());
+        let dev = Flags { dev: true, ..open };
+        assert!(load_text("[listen]\nplain = true\n", &[], &dev).unwrap_err().contains("--dev"));
+    }
+}
