@@ -9,6 +9,7 @@ mod convert;
 
 /// Generated records, format version 1.
 #[expect(clippy::all, clippy::doc_markdown, reason = "generated code keeps its own style")]
+#[rustfmt::skip]
 #[path = "generated/tidings.v1.rs"]
 pub mod v1;
 

@@ -1,3 +1,5 @@
+//! The scanner against tables of texts, and against serde_json.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The catalogue: every type, its sample, and a type added from a file only.
+
 use std::collections::BTreeSet;
 
 use tidings_catalogue::{Catalogue, Surface, decode};

@@ -1,3 +1,5 @@
+//! Which events are taken and which are refused, with code and field.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

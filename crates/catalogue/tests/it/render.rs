@@ -1,3 +1,5 @@
+//! The delivered body, byte for byte.
+
 use proptest::prelude::*;
 use tidings_catalogue::{
     Catalogue, decode,

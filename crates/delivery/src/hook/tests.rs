@@ -1,1 +1,3 @@
+//! The state of a webhook through attempts, waits and ends.
+
 

@@ -565,7 +565,10 @@ pub struct RegistryRecord {
     pub time: i64,
     #[prost(string, tag = "8")]
     pub trace: ::prost::alloc::string::String,
-    #[prost(oneof = "registry_record::State", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18")]
+    #[prost(
+        oneof = "registry_record::State",
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18"
+    )]
     pub state: ::core::option::Option<registry_record::State>,
 }
 /// Nested message and enum types in `RegistryRecord`.

@@ -1,3 +1,5 @@
+//! The index against a plain search over random registries.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The routing rules, one test each.
+
 use std::sync::Arc;
 
 use tidings_catalogue::{Catalogue, Tenant, decode};
