@@ -50,6 +50,7 @@ pub struct Record {
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     parts: Vec<(Source, Partition, Vec<Record>)>,
+    skipped: Vec<(Source, Partition, Offset)>,
 }
 
 impl Batch {
@@ -60,8 +61,13 @@ impl Batch {
         }
     }
 
+    /// Says that a partition has nothing (any more) before `next`.
+    pub fn skip(&mut self, source: Source, partition: Partition, next: Offset) {
+        self.skipped.push((source, partition, next));
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
+        self.parts.is_empty() && self.skipped.is_empty()
     }
 
     /// The number of records.
@@ -72,7 +78,7 @@ impl Batch {
     /// Decodes all records. One that cannot be decoded is counted and void, so
     /// that it cannot stop history for everyone.
     pub(crate) fn decode(self) -> Decoded {
-        let mut decoded = Decoded::default();
+        let mut decoded = Decoded { positions: self.skipped, ..Decoded::default() };
         for (source, partition, records) in self.parts {
             let Some(last) = records.last() else { continue };
             decoded.positions.push((source, partition, last.offset + 1));

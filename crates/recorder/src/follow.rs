@@ -84,6 +84,11 @@ impl<'a> Follow<'a> {
         if let ControlFlow::Break(doubt) = begun {
             return Ok(ControlFlow::Continue(doubt));
         }
+        match self.skip_what_is_gone().await {
+            Ok(()) => {}
+            Err(Stop::Doubt(why)) => return Ok(ControlFlow::Continue(why)),
+            Err(Stop::Fatal(error)) => return Err(error),
+        }
         loop {
             let wake = self.next_look.min(self.next_care);
             let fetched = tokio::select! {
@@ -126,6 +131,18 @@ impl<'a> Follow<'a> {
                 }
             }
         }
+    }
+
+    /// Tells the event log where partitions begin that have lost their beginning,
+    /// so that nobody waits for it to read what is gone.
+    async fn skip_what_is_gone(&mut self) -> Result<(), Stop> {
+        let mut ready = Ready::default();
+        for (part, next) in &self.progress.next {
+            if *next > self.stored.get(&name(part)).copied().unwrap_or(0) {
+                ready.batch.skip(part.0, part.1, *next);
+            }
+        }
+        self.fold(ready).await
     }
 
     /// Where to begin. The inner error is the reason to make the store anew.
@@ -175,17 +192,18 @@ impl<'a> Follow<'a> {
                     self.deps.metrics.records.inc_by(records.len() as u64);
                     self.held.add(&mut ready, part, records);
                 }
-                Err(error) => self.read_failed(part, error)?,
+                Err(error) => self.read_failed(&mut ready, part, error)?,
             }
         }
         self.fold(ready).await
     }
 
-    fn read_failed(&mut self, part: Part, error: ReadError) -> Result<(), Stop> {
+    fn read_failed(&mut self, ready: &mut Ready, part: Part, error: ReadError) -> Result<(), Stop> {
         match error {
             ReadError::Trimmed { first, offset, .. } => {
                 self.gap(offset, first);
-                self.progress.folded(part, first);
+                ready.batch.skip(part.0, part.1, first);
+                ready.next.push((part, first));
                 self.failed.insert(part);
             }
             ReadError::BeyondEnd { partition, offset, end } => {

@@ -43,7 +43,9 @@ pub enum Verdict {
 
 /// A record that is accepted and cannot be read here: the entity stays as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{entity} in the registry cannot be read; give every process the same master key file and release")]
+#[error(
+    "{entity} in the registry cannot be read; give every process the same master key file and release"
+)]
 pub struct Unreadable {
     pub entity: EntityKey,
     pub source: OpenError,
@@ -181,8 +183,7 @@ impl Fold {
         let expires = self.latest + COMMAND_TIME;
         if !record.command_id.is_empty() {
             let id: Arc<str> = record.command_id.as_str().into();
-            let seen =
-                SeenCommand { entity: entity.clone(), hash: record.command_hash.to_vec() };
+            let seen = SeenCommand { entity: entity.clone(), hash: record.command_hash.to_vec() };
             self.commands.insert(Arc::clone(&id), seen);
             self.expiring.insert((expires, offset, Expiring::Command(id)));
         }
@@ -215,8 +216,7 @@ impl Fold {
                 Ok(())
             }
             Err(source) => {
-                Arc::make_mut(&mut self.snapshot.unreadable)
-                    .insert(entity.clone(), source.clone());
+                Arc::make_mut(&mut self.snapshot.unreadable).insert(entity.clone(), source.clone());
                 Err(Unreadable { entity: entity.clone(), source })
             }
         }
@@ -240,7 +240,9 @@ fn store(snapshot: &mut Snapshot, entity: &EntityKey, version: u64, state: State
             snapshot.id_key = Some(key);
             return;
         }
-        State::Deleted { topic_deleted, at } => delete(snapshot, entity, topic_deleted, at, version),
+        State::Deleted { topic_deleted, at } => {
+            delete(snapshot, entity, topic_deleted, at, version)
+        }
         State::Issuer(issuer) => {
             Arc::make_mut(&mut snapshot.issuers).insert(issuer.id.clone(), Arc::new(issuer));
         }

@@ -251,6 +251,3 @@ impl KeysTopic {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

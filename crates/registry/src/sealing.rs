@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tidings_proto::v1;
 use tidings_signing::{KeyRing, OpenError, SealKey, Sealed, Secret, WebhookSecret, slot};
 use tidings_types::{
-    HookOwner, IssuerId, MerchantKey, NotificationId, PmId, ProductId, Rng, RunId, Scope, Timestamp,
-    WebhookId, WebhookStatus,
+    HookOwner, IssuerId, MerchantKey, NotificationId, PmId, ProductId, Rng, RunId, Scope,
+    Timestamp, WebhookId, WebhookStatus,
 };
 use v1::registry_record::State as Proto;
 
@@ -124,9 +124,9 @@ pub(crate) fn encode(state: &State, entity: &str, ring: &KeyRing, rng: &dyn Rng)
             modified: configuration.modified.as_millis(),
             status: String::new(),
         }),
-        State::IdKey(key) => {
-            Proto::DeploymentKeys(v1::DeploymentKeys { id_key: sealer.secret("id_key", key.expose()) })
-        }
+        State::IdKey(key) => Proto::DeploymentKeys(v1::DeploymentKeys {
+            id_key: sealer.secret("id_key", key.expose()),
+        }),
         State::Command(command) => Proto::Command(v1::Command {
             subject: command.subject.clone(),
             status: u32::from(command.status),
@@ -259,14 +259,18 @@ pub(crate) fn decode(
                 })
                 .collect::<Result<_, OpenError>>()?,
         }),
-        Proto::Webhook(webhook) => State::Webhook(Box::new(decode_webhook(webhook, version, &opener)?)),
+        Proto::Webhook(webhook) => {
+            State::Webhook(Box::new(decode_webhook(webhook, version, &opener)?))
+        }
         Proto::Configuration(configuration) => State::Configuration(Configuration {
             id: configuration.id.clone(),
             owner: match configuration.owner.as_ref().ok_or(OpenError::Damaged)? {
                 v1::configuration::Owner::Issuer(id) => {
                     Scope::Issuer(IssuerId(Arc::from(id.as_str())))
                 }
-                v1::configuration::Owner::ProgrammeManager(id) => Scope::ProgrammeManager(PmId(*id)),
+                v1::configuration::Owner::ProgrammeManager(id) => {
+                    Scope::ProgrammeManager(PmId(*id))
+                }
             },
             pm: configuration.pm.map(PmId),
             product: product(&configuration.product),

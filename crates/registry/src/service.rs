@@ -88,7 +88,9 @@ pub enum RegistryError {
     Unavailable,
     #[error("the topic of the registry cannot be made; check what the broker allows")]
     Topic(#[source] TopicError),
-    #[error("{0} in the registry cannot be opened: the master key file is not this deployment's, or lacks a key; restore it")]
+    #[error(
+        "{0} in the registry cannot be opened: the master key file is not this deployment's, or lacks a key; restore it"
+    )]
     MasterKey(EntityKey),
 }
 
@@ -196,7 +198,8 @@ impl Registry {
     /// # Errors
     /// When the broker does not answer, or the fold does not come that far in 10 s.
     pub async fn fold_to_end(&self) -> Result<Arc<Snapshot>, RegistryError> {
-        let ends = self.0.broker.ends(&place()).await.map_err(|_error| RegistryError::Unavailable)?;
+        let ends =
+            self.0.broker.ends(&place()).await.map_err(|_error| RegistryError::Unavailable)?;
         self.fold_to(ends.end).await
     }
 
@@ -225,7 +228,10 @@ impl Registry {
         let record = v1::RegistryRecord {
             entity: change.entity.as_str().to_owned(),
             expected_version: change.expected_version,
-            command_id: change.command.as_ref().map_or_else(String::new, |command| command.id.clone()),
+            command_id: change
+                .command
+                .as_ref()
+                .map_or_else(String::new, |command| command.id.clone()),
             command_hash,
             claims: change.claims.clone(),
             actor: change.actor.clone(),
@@ -361,7 +367,8 @@ impl RegistryTask {
 
     async fn catch_up(&mut self) -> Result<(), RegistryError> {
         let shared = Arc::clone(&self.registry.0);
-        let end = shared.broker.ends(&place()).await.map_err(|_error| RegistryError::Unavailable)?.end;
+        let end =
+            shared.broker.ends(&place()).await.map_err(|_error| RegistryError::Unavailable)?.end;
         while self.registry.snapshot().version < end {
             for part in self.reader.poll(READ_BYTES).await {
                 self.fold(part.records.map_err(|_error| RegistryError::Unavailable)?);

@@ -51,9 +51,9 @@ impl<V: Clone> Shards<V> {
 
 /// FNV-1a: the same on every machine.
 fn place(key: &str) -> usize {
-    let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = key
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     usize::try_from(hash % 64).unwrap_or(0)
 }
 

@@ -7,7 +7,9 @@ use tidings_signing::Secret;
 use tidings_types::{HookOwner, IssuerId, MerchantKey, PmId, ProductId, Timestamp};
 
 use crate::{
-    entity::{EntityKey, HookSignature, Issuer, Merchant, Product, ProgrammeManager, SourceKey, State},
+    entity::{
+        EntityKey, HookSignature, Issuer, Merchant, Product, ProgrammeManager, SourceKey, State,
+    },
     service::Change,
     snapshot::Snapshot,
 };
@@ -113,7 +115,8 @@ pub fn plan_tenants(
     prune: bool,
     now: Timestamp,
 ) -> Result<(Vec<Change>, Counts), Vec<Refusal>> {
-    let mut plan = Plan { snapshot, refusals: Vec::new(), changes: Vec::new(), counts: Counts::default() };
+    let mut plan =
+        Plan { snapshot, refusals: Vec::new(), changes: Vec::new(), counts: Counts::default() };
     let issuers = plan.issuers(document, prune);
     let pms = plan.programme_managers(document, prune, &issuers);
     plan.products(document, &pms);
@@ -175,7 +178,12 @@ impl Plan<'_> {
             let old = self.snapshot.issuers.get(&issuer.id);
             if old.is_none_or(|old| **old != issuer) {
                 let exists = old.is_some();
-                self.change(EntityKey::new("issuer", &id), exists, Vec::new(), State::Issuer(issuer));
+                self.change(
+                    EntityKey::new("issuer", &id),
+                    exists,
+                    Vec::new(),
+                    State::Issuer(issuer),
+                );
             }
         }
         if !prune {
@@ -195,7 +203,9 @@ impl Plan<'_> {
             .snapshot
             .pms
             .values()
-            .filter(|pm| !prune && !document.programme_managers.iter().any(|entry| entry.id == pm.id.0))
+            .filter(|pm| {
+                !prune && !document.programme_managers.iter().any(|entry| entry.id == pm.id.0)
+            })
             .map(|pm| (pm.code.clone(), pm.id))
             .collect();
         let mut ids: BTreeSet<String> = codes.iter().map(|(_, id)| id.to_string()).collect();
@@ -227,12 +237,8 @@ impl Plan<'_> {
             if !issuers.contains(&issuer) {
                 self.refuse(place("issuer"), "there is no such issuer");
             }
-            let pm = ProgrammeManager {
-                id,
-                code: entry.code.clone(),
-                issuer,
-                name: entry.name.clone(),
-            };
+            let pm =
+                ProgrammeManager { id, code: entry.code.clone(), issuer, name: entry.name.clone() };
             let old = self.snapshot.pms.get(&id);
             if old.is_none_or(|old| **old != pm) {
                 let exists = old.is_some();
@@ -251,7 +257,10 @@ impl Plan<'_> {
         for (index, entry) in document.products.iter().enumerate() {
             let id = entry.id.text();
             if !legal_id(&id) {
-                self.refuse(format!("products[{index}].id"), "must be 1 to 64 characters of [0-9A-Za-z_-]");
+                self.refuse(
+                    format!("products[{index}].id"),
+                    "must be 1 to 64 characters of [0-9A-Za-z_-]",
+                );
                 continue;
             }
             if !named.insert(id.clone()) {
@@ -275,7 +284,12 @@ impl Plan<'_> {
             }
             if old.is_none_or(|old| **old != product) {
                 let exists = old.is_some();
-                self.change(EntityKey::new("product", &id), exists, Vec::new(), State::Product(product));
+                self.change(
+                    EntityKey::new("product", &id),
+                    exists,
+                    Vec::new(),
+                    State::Product(product),
+                );
             }
         }
     }
@@ -299,10 +313,16 @@ impl Plan<'_> {
             let mut ids = BTreeSet::new();
             for (number, key) in entry.source_keys.iter().enumerate() {
                 if key.id.is_empty() || key.id.len() > 64 || !ids.insert(&key.id) {
-                    self.refuse(place(&format!("sourceKeys[{number}].id")), "is empty, too long or named twice");
+                    self.refuse(
+                        place(&format!("sourceKeys[{number}].id")),
+                        "is empty, too long or named twice",
+                    );
                 }
                 if key.value.is_empty() || key.value.len() > 1024 {
-                    self.refuse(place(&format!("sourceKeys[{number}].value")), "must be 1 to 1,024 characters");
+                    self.refuse(
+                        place(&format!("sourceKeys[{number}].value")),
+                        "must be 1 to 1,024 characters",
+                    );
                 }
             }
             let merchant = Merchant {

@@ -1,3 +1,1 @@
 //! The state of a webhook through attempts, waits and ends.
-
-

@@ -1,0 +1,304 @@
+//! History and resend.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidings_eventlog::Status;
+use tidings_proto::v1::{self, OutcomeKind};
+use tidings_types::{Clock as _, TopicName, WebhookId, names};
+
+use crate::world::{MANAGER, NOON, World};
+
+async fn event(world: &World, code: &str, seed: u64) -> Value {
+    let kind = world.catalogue.get(code).unwrap();
+    serde_json::from_slice(&kind.sample(world.clock.now(), seed, 20, "m")).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_documents_own_history_shows_the_payload_byte_for_byte() {
+    let mut world = World::start().await;
+    let id = world.webhook(MANAGER, &[101]).await;
+    let event = event(&world, "101", 1).await;
+    let first = world.route(&id, &event).await;
+    let second = world.route(&id, &event).await;
+    world.outcome(&id, first, OutcomeKind::Delivered).await;
+    world.fold().await;
+
+    let path = format!("/api/v1/Webhooks/{id}/events/101/notifications?from=2024-03-17&count=10");
+    let reply = world.send("GET", &path, MANAGER, None).await.is(200);
+    assert!(!reply.header("x-tidings-as-of").is_empty());
+    let response = reply.response();
+    assert_eq!(response["webhookid"], id.as_str());
+    assert_eq!(response["webhookId"], id.as_str());
+    let mut content = response["content"].as_array().unwrap().clone();
+    content.sort_by_key(|item| item["notificationId"] != first.to_string());
+    assert_eq!(
+        content[0],
+        json!({
+            "eventCode": 101,
+            "notificationId": first.to_string(),
+            "notificationStatus": "Delivered",
+            "payload": event["payload"],
+            "createdTime": "2024-03-17T12:00:00Z",
+            "lastSentTime": "2024-03-17T12:00:00Z",
+        })
+    );
+    assert_eq!(content[1]["notificationStatus"], "Pending");
+    assert_eq!(content[1]["lastSentTime"], Value::Null);
+    let text = std::str::from_utf8(&reply.bytes).unwrap();
+    assert!(text.contains(&event["payload"].to_string()));
+
+    // Details keep the order asked for and leave out what is unknown (seed 001).
+    let ids = json!({"notificationIds": [second.to_string(), "1212-8543434-232", first.to_string()]});
+    let path = format!("/api/v1/Webhooks/{id}/notifications");
+    for method in ["PUT", "POST"] {
+        let response = world.send(method, &path, MANAGER, Some(&ids)).await.is(200).response();
+        assert!(response.get("webhookid").is_none());
+        let found: Vec<_> =
+            response["content"].as_array().unwrap().iter().map(|item| &item["notificationId"]).collect();
+        assert_eq!(found, [&json!(second.to_string()), &json!(first.to_string())]);
+    }
+    let unknown = json!({"notificationIds": ["1212-8543434-232"]});
+    let reply = world.send("PUT", &path, MANAGER, Some(&unknown)).await;
+    reply.refuses(404, "NOTIFICATION_NOTFOUND", "notificationIds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_delivered_is_listed_by_code_with_true_counts() {
+    let mut world = World::start().await;
+    let id = world.webhook(MANAGER, &[101, 103]).await;
+    let (alert, change) = (event(&world, "101", 1).await, event(&world, "103", 1).await);
+    let failed = world.route(&id, &change).await;
+    let ended = world.route(&id, &alert).await;
+    let delivered = world.route(&id, &alert).await;
+    let waiting = world.route(&id, &alert).await;
+    world.outcome(&id, failed, OutcomeKind::AttemptFailed).await;
+    world.outcome(&id, ended, OutcomeKind::Undelivered).await;
+    world.outcome(&id, delivered, OutcomeKind::Delivered).await;
+    let path = format!("/api/v1/Webhooks/{id}/notifications/undelivered?from=2024-03-17");
+    let response = world.send("GET", &path, MANAGER, None).await.is(200).response();
+    assert_eq!(
+        response,
+        json!({
+            "webhookId": id, "webhookid": id,
+            "content": [
+                {"eventCode": 101, "count": 1, "notificationId": [ended.to_string()]},
+                {"eventCode": 103, "count": 1, "notificationId": [failed.to_string()]},
+            ],
+            "totalCount": 2,
+        })
+    );
+    let ids = json!({"notificationIds": [ended.to_string(), waiting.to_string()]});
+    let path = format!("/api/v1/Webhooks/{id}/notifications");
+    let content = world.send("PUT", &path, MANAGER, Some(&ids)).await.response()["content"].clone();
+    assert_eq!(content[0]["notificationStatus"], "Undelivered");
+    assert_eq!(content[0]["reason"], "exhausted");
+    assert_eq!(content[0]["lastCode"], "HTTP_503");
+    assert!(content[1].get("reason").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_table_of_bad_reads() {
+    let world = World::start().await;
+    let id = world.webhook(MANAGER, &[101]).await;
+    let base = format!("/api/v1/Webhooks/{id}");
+    for (rest, status, code, field) in [
+        ("/events/101/notifications", 400, "INVALID_DATE", "from"),
+        ("/events/101/notifications?from=17-03-2024", 400, "INVALID_DATE", "from"),
+        ("/events/101/notifications?from=2024-03-17T00:00:00Z", 400, "INVALID_DATE", "from"),
+        ("/events/101/notifications?from=2024-03-18", 400, "FUTURE_DATE", "from"),
+        ("/events/101/notifications?from=2024-03-17&count=0", 400, "INVALID_COUNT", "count"),
+        (
+            "/events/101/notifications?from=2024-03-17&count=101",
+            400,
+            "NOTIFICATION_BULK_GET_LIMIT_EXCEEDED",
+            "count",
+        ),
+        ("/events/101/notifications?from=2024-03-17&cursor=x", 400, "INVALID_CURSOR", "cursor"),
+        ("/events/5678/notifications?from=2024-03-17", 400, "INVALID_EVENTCODE", "eventCode"),
+        ("/events/999/notifications?from=2024-03-17", 404, "EVENTCODE_NOTFOUND", "eventCode"),
+        ("/notifications/undelivered", 400, "INVALID_DATE", "from"),
+        ("/notifications/undelivered?from=2030-01-01", 400, "FUTURE_DATE", "from"),
+    ] {
+        let reply = world.send("GET", &format!("{base}{rest}"), MANAGER, None).await;
+        assert_eq!(reply.refusal(), (status, code.to_owned(), field.to_owned()), "{rest}");
+    }
+    // A code that the webhook does not want has an empty list; so has a quiet one.
+    for code in ["101", "103"] {
+        let path = format!("{base}/events/{code}/notifications?from=2024-03-17");
+        let response = world.send("GET", &path, MANAGER, None).await.is(200).response();
+        assert_eq!(response["content"], json!([]));
+    }
+    let many: Vec<String> = (0..101).map(|number| number.to_string()).collect();
+    let body = json!({"notificationIds": many});
+    let reply = world.send("PUT", &format!("{base}/notifications"), MANAGER, Some(&body)).await;
+    reply.refuses(400, "NOTIFICATION_BULK_GET_LIMIT_EXCEEDED", "notificationIds");
+    let body = json!({"notificationIds": many[..26]});
+    let reply = world.send("POST", &format!("{base}/resend"), MANAGER, Some(&body)).await;
+    reply.refuses(400, "NOTIFICATION_RESEND_LIMIT_EXCEEDED", "notificationIds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_goes_on_where_its_cursor_says() {
+    let mut world = World::start().await;
+    let id = world.webhook(MANAGER, &[103]).await;
+    let mut all = Vec::new();
+    for seed in 0..5 {
+        let event = event(&world, "103", seed).await;
+        all.push(world.route(&id, &event).await.to_string());
+        tokio::time::advance(Duration::from_millis(10)).await;
+    }
+    world.fold().await;
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let path = format!(
+            "/api/v1/Webhooks/{id}/events/103/notifications?from=2024-03-17&count=2{cursor}"
+        );
+        let response = world.send("GET", &path, MANAGER, None).await.is(200).response();
+        for item in response["content"].as_array().unwrap() {
+            seen.push(item["notificationId"].as_str().unwrap().to_owned());
+        }
+        match response["nextCursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_view_that_lags_or_is_not_whole_is_not_answered_from() {
+    let mut world = World::start().await;
+    let id = world.webhook(MANAGER, &[103]).await;
+    let event = event(&world, "103", 1).await;
+    let notification = world.route(&id, &event).await.to_string();
+    let path = format!("/api/v1/Webhooks/{id}/events/103/notifications?from=2024-03-17");
+    let ids = json!({"notificationIds": [notification]});
+    let late = Status { complete: true, progress: 1.0, as_of: NOON.minus(Duration::from_secs(31)) };
+    let partial = Status { complete: false, progress: 0.25, as_of: NOON };
+    for status in [late, partial] {
+        world.writer.set_status(status);
+        let reply = world.send("GET", &path, MANAGER, None).await;
+        assert_eq!(reply.json()["progress"]["complete"], status.complete);
+        assert!(!reply.header("retry-after").is_empty());
+        reply.refuses(503, "UNABLE_TO_GET_RESULTS_FROM_DATABASE", "");
+        let resend = format!("/api/v1/Webhooks/{id}/resend");
+        let reply = world.send("POST", &resend, MANAGER, Some(&ids)).await;
+        reply.refuses(503, "UNABLE_TO_GET_RESULTS_FROM_DATABASE", "");
+        world.send("GET", &format!("/api/v1/Webhooks/{id}"), MANAGER, None).await.is(200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_one_time_code_is_shown_until_it_expires_and_not_sent_afterwards() {
+    let mut world = World::start().await;
+    let id = world.webhook(MANAGER, &[107]).await;
+    let event = event(&world, "107", 1).await;
+    let notification = world.route(&id, &event).await;
+    let ids = json!({"notificationIds": [notification.to_string()]});
+    let details = format!("/api/v1/Webhooks/{id}/notifications");
+    let payload = async |world: &World| {
+        let reply = world.send("PUT", &details, MANAGER, Some(&ids)).await.is(200).response();
+        reply["content"][0]["payload"].clone()
+    };
+    assert_eq!(payload(&world).await, event["payload"]);
+    tokio::time::advance(Duration::from_secs(24 * 3600)).await;
+    world.fold().await;
+    let mut without = event["payload"].clone();
+    without.as_object_mut().unwrap().remove("otpValue");
+    assert_eq!(payload(&world).await, without);
+    let resend = format!("/api/v1/Webhooks/{id}/resend");
+    let response = world.send("POST", &resend, MANAGER, Some(&ids)).await.is(200).response();
+    assert_eq!(response["content"][0]["resendStatus"], "Unable to resend request");
+}
+
+async fn deliveries(world: &World, id: &str) -> Vec<v1::DeliveryRecord> {
+    let topic: TopicName = names::delivery(id.parse::<WebhookId>().unwrap());
+    let records = world.records(&topic).await;
+    records.into_iter().map(|record| tidings_proto::decode(record.value.unwrap()).unwrap()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resend_queues_a_new_run_and_shows_at_once() {
+    let mut world = World::start().await;
+    let id = world.webhook(MANAGER, &[101]).await;
+    let event = event(&world, "101", 1).await;
+    let ended = world.route(&id, &event).await;
+    world.outcome(&id, ended, OutcomeKind::Undelivered).await;
+    let other = world.webhook("pm:21", &[101]).await;
+    let theirs = world.route(&other, &event).await;
+    let path = format!("/api/v1/Webhooks/{id}/resend");
+    let body = json!({"notificationIds": [
+        ended.to_string(), "34343-7989-46", theirs.to_string(),
+    ]});
+    let response = world.send("POST", &path, MANAGER, Some(&body)).await.is(200).response();
+    assert_eq!(
+        response,
+        json!({
+            "webhookId": id,
+            "content": [
+                {"notificationId": ended.to_string(), "resendStatus": "Resend request initiated"},
+                {"notificationId": "34343-7989-46", "resendStatus": "Invalid notification details"},
+                {"notificationId": theirs.to_string(), "resendStatus": "Invalid notification details"},
+            ],
+        })
+    );
+    let records = deliveries(&world, &id).await;
+    assert_eq!(records.len(), 1);
+    let record = &records[0];
+    assert_eq!(&record.notification[..], ended.as_bytes());
+    assert_eq!(record.run[6] >> 4, 7, "a run of a resend is a UUIDv7");
+    assert_eq!(record.event_type, "101");
+    assert_eq!(record.created, NOON.as_millis());
+    assert!(record.body.is_some());
+    assert_eq!(record.resends, 1);
+
+    // Until the view has read what was written, it does not answer from before.
+    let details = format!("/api/v1/Webhooks/{id}/notifications");
+    let ids = json!({"notificationIds": [ended.to_string()]});
+    let reply = world.send("PUT", &details, MANAGER, Some(&ids)).await;
+    reply.refuses(503, "UNABLE_TO_GET_RESULTS_FROM_DATABASE", "");
+    world.fold().await;
+    let item = world.send("PUT", &details, MANAGER, Some(&ids)).await.is(200).response();
+    assert_eq!(item["content"][0]["notificationStatus"], "Pending");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resend_of_a_webhook_that_is_not_active_is_refused() {
+    let mut world = World::start().await;
+    let id = world.webhook(MANAGER, &[103]).await;
+    let event = event(&world, "103", 1).await;
+    let notification = world.route(&id, &event).await;
+    let base = format!("/api/v1/Webhooks/{id}");
+    let body = json!({"webhookStatus": "inactive"});
+    world.send("PUT", &format!("{base}/status"), MANAGER, Some(&body)).await.is(200);
+    let body = json!({"notificationIds": [notification.to_string()]});
+    let reply = world.send("POST", &format!("{base}/resend"), MANAGER, Some(&body)).await;
+    reply.refuses(409, "WEBHOOK_IS_NOT_ACTIVE_IN_STATUS", "");
+    assert!(deliveries(&world, &id).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_resend_starts_the_same_runs_and_no_others() {
+    let mut world = World::start().await;
+    let id = world.webhook(MANAGER, &[103]).await;
+    let event = event(&world, "103", 1).await;
+    let notification = world.route(&id, &event).await;
+    let path = format!("/api/v1/Webhooks/{id}/resend");
+    let body = json!({"notificationIds": [notification.to_string()]});
+    let key = [("idempotency-key", "again")];
+    let first = world.send_with("POST", &path, MANAGER, &key, Some(&body)).await.is(200);
+    world.fold().await;
+    let second = world.send_with("POST", &path, MANAGER, &key, Some(&body)).await.is(200);
+    assert_eq!(first.bytes, second.bytes);
+    assert_eq!(deliveries(&world, &id).await.len(), 1);
+    let other = json!({"notificationIds": [notification.to_string(), "x"]});
+    let reply = world.send_with("POST", &path, MANAGER, &key, Some(&other)).await;
+    reply.refuses(422, "IDEMPOTENCY_KEY_REUSED", "Idempotency-Key");
+    // Without a key, or with another one, it is another resend.
+    world.send_with("POST", &path, MANAGER, &[("idempotency-key", "b")], Some(&body)).await.is(200);
+    let records = deliveries(&world, &id).await;
+    assert_eq!(records.len(), 2);
+    assert_ne!(records[0].run, records[1].run);
+}

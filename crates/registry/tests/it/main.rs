@@ -1,0 +1,7 @@
+//! The registry over the local broker in memory.
+
+mod fold;
+mod keys;
+mod service;
+mod tenants;
+mod world;
