@@ -161,9 +161,10 @@ async fn the_table_of_bad_events() {
         }
         assert_eq!(reply.json()["errors"][0]["index"], 0, "{shown}");
     }
-    let bytes = [("idempotency-key", "x".repeat(300))];
-    let reply = world.publish(&alert(1).to_string(), &[("idempotency-key", bytes[0].1.as_str())]);
-    reply.await.refuses(400, "BAD_HEADER", "Idempotency-Key");
+    let long = "x".repeat(300);
+    let headers = [("idempotency-key", long.as_str())];
+    let reply = world.publish(&alert(1).to_string(), &headers).await;
+    reply.refuses(400, "BAD_HEADER", "Idempotency-Key");
 }
 
 #[tokio::test(start_paused = true)]
