@@ -88,7 +88,7 @@ impl Answer {
         self.with(header::ETAG, &etag(version))
     }
 
-    pub(crate) fn as_of(self, time: Timestamp) -> Self {
+    pub(crate) fn with_as_of(self, time: Timestamp) -> Self {
         self.with(AS_OF, &time.to_rfc3339())
     }
 

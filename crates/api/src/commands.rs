@@ -102,11 +102,7 @@ impl Command {
     ///
     /// # Errors
     /// `IDEMPOTENCY_KEY_REUSED`.
-    pub(crate) fn look_up(
-        &self,
-        snapshot: &Snapshot,
-        now: Timestamp,
-    ) -> Result<Known, ApiError> {
+    pub(crate) fn look_up(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Known, ApiError> {
         match snapshot.commands.get(&self.id).filter(|known| known.expires > now) {
             None => Ok(Known::New),
             Some(known) if known.hash != self.hash => Err(reused()),

@@ -4,9 +4,7 @@
 use http::StatusCode;
 use serde_json::{Map, Value as Json, json};
 use tidings_catalogue::json::Value;
-use tidings_registry::{
-    Change, Configuration, EntityKey, ProposeError, Snapshot, State as Entity,
-};
+use tidings_registry::{Change, Configuration, EntityKey, ProposeError, Snapshot, State as Entity};
 use tidings_types::{PmId, ProductId, Scope, Timestamp};
 
 use crate::{
@@ -154,9 +152,7 @@ fn check_scope(call: &Call<'_>, input: &Input) -> Result<(), ApiError> {
 fn same(named: &Sight, pm: PmId) -> Result<Sight, ApiError> {
     match named {
         Sight::Manager(id) if *id == pm => Ok(named.clone()),
-        Sight::Manager(_) | Sight::Issuer(_) => {
-            Err(ApiError::at(Code::PmcodeNotValid, "pmId"))
-        }
+        Sight::Manager(_) | Sight::Issuer(_) => Err(ApiError::at(Code::PmcodeNotValid, "pmId")),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     hooks, ingest,
     input::Query,
     probes,
-    routes::{self, Access, Base, BodyRule, Match, Operation, Route},
+    routes::{self, Access, BodyRule, Eds, Match, Open, Operation, Platform, Route},
     serve::Peer,
     state::State,
     trace::Trace,
@@ -121,13 +121,18 @@ async fn answer(
         let message = "the request frames its body in two ways";
         return Err(Fault::new(Code::InvalidRequestBody).saying(message).into());
     }
-    let scope = match route.access {
-        Access::Open => return open(state, route.operation, &parts),
-        Access::Scope(scope) | Access::Dev(scope) => scope,
+    let scope = match (route.operation, route.access) {
+        (Operation::Open(operation), _) => return open(state, operation, &parts),
+        (_, Access::Scope(scope) | Access::Dev(scope)) => scope,
+        (Operation::Platform(_) | Operation::Eds(_), Access::Open) => {
+            tracing::error!(path = route.path, "a route that wants a token names no scope");
+            return Err(Code::Forbidden.into());
+        }
     };
     let caller = authenticate(state, &parts.headers, scope)?;
-    if route.base == Base::Eds {
-        caller::check_region(&parts.headers, state.config.region)?;
+    match route.operation {
+        Operation::Eds(_) => caller::check_region(&parts.headers, state.config.region)?,
+        Operation::Open(_) | Operation::Platform(_) => {}
     }
     let reading = read_body(body, route.body, &parts.headers);
     let body = tokio::time::timeout(state.config.request_timeout, reading)
@@ -146,16 +151,12 @@ async fn answer(
     Box::pin(run(state, route, &request)).await
 }
 
-fn open(state: &State, operation: Operation, parts: &Parts) -> Result<Answer, ApiError> {
+fn open(state: &State, operation: Open, parts: &Parts) -> Result<Answer, ApiError> {
     match operation {
-        Operation::Health => Ok(probes::health()),
-        Operation::Ready => probes::ready(state),
-        Operation::Metrics => probes::metrics(state, parts.extensions.get::<Peer>().copied()),
-        Operation::OpenApi => Ok(Answer::json(StatusCode::OK, state.openapi.clone())),
-        other => {
-            tracing::error!(operation = ?other, "a route without a scope has no answer");
-            Err(Code::TechnicalError.into())
-        }
+        Open::Health => Ok(probes::health()),
+        Open::Ready => probes::ready(state),
+        Open::Metrics => probes::metrics(state, parts.extensions.get::<Peer>().copied()),
+        Open::Describe => Ok(Answer::json(StatusCode::OK, state.openapi.clone())),
     }
 }
 
@@ -173,11 +174,7 @@ fn authenticate(
 }
 
 /// Reads a body up to the route's limit and checks its content type.
-async fn read_body(
-    mut body: Body,
-    rule: BodyRule,
-    headers: &HeaderMap,
-) -> Result<Bytes, ApiError> {
+async fn read_body(mut body: Body, rule: BodyRule, headers: &HeaderMap) -> Result<Bytes, ApiError> {
     if rule == BodyRule::None {
         return Ok(Bytes::new());
     }
@@ -228,96 +225,87 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
 }
 
 async fn run(state: &State, route: &Route, request: &Request) -> Result<Answer, ApiError> {
-    match route.base {
-        Base::Root => run_root(state, route.operation, request).await,
-        Base::Eds => {
+    match route.operation {
+        Operation::Open(_) => Err(Code::NotFound.into()),
+        Operation::Platform(operation) => run_platform(state, operation, request).await,
+        Operation::Eds(operation) => {
             let snapshot = state.deps.registry.snapshot();
             let sight = caller::resolve(&request.caller, &request.headers, &snapshot)?;
             let call = Call { state, request, snapshot, sight };
-            run_eds(&call, route.operation).await
+            run_eds(&call, operation).await
         }
     }
 }
 
-async fn run_root(
+async fn run_platform(
     state: &State,
-    operation: Operation,
+    operation: Platform,
     request: &Request,
 ) -> Result<Answer, ApiError> {
     match operation {
-        Operation::Ingest => ingest::ingest(state, request).await,
-        Operation::ApplyTenants => admin::tenants::apply(state, request).await,
-        Operation::CreateHook => hooks::create(state, request).await,
-        Operation::ListHooks => hooks::list(state, request),
-        Operation::GetHook => hooks::get(state, request).await,
-        Operation::UpdateHook => hooks::update(state, request).await,
-        Operation::DeleteHook => hooks::delete(state, request).await,
-        Operation::HookNotificationsByType => {
+        Platform::Ingest => ingest::ingest(state, request).await,
+        Platform::ApplyTenants => admin::tenants::apply(state, request).await,
+        Platform::CreateHook => hooks::create(state, request).await,
+        Platform::ListHooks => hooks::list(state, request),
+        Platform::GetHook => hooks::get(state, request).await,
+        Platform::UpdateHook => hooks::update(state, request).await,
+        Platform::DeleteHook => hooks::delete(state, request).await,
+        Platform::HookNotificationsByType => {
             let hook = hooks::find(state, request).await?;
             let name = hooks::event_of_path(state, request.param("name"))?;
             history::by_type(state, request, Surface::Hooks, &hook, &name).await
         }
-        Operation::HookNotifications => {
+        Platform::HookNotifications => {
             let hook = hooks::find(state, request).await?;
             history::by_ids(state, request, Surface::Hooks, &hook).await
         }
-        Operation::HookUndelivered => {
+        Platform::HookUndelivered => {
             let hook = hooks::find(state, request).await?;
             history::undelivered(state, request, Surface::Hooks, &hook).await
         }
-        Operation::HookResend => {
+        Platform::HookResend => {
             let hook = hooks::find(state, request).await?;
             history::resend::resend(state, request, Surface::Hooks, &hook).await
         }
-        Operation::Account => admin::account::account(state, request).await,
-        Operation::ListQuarantine => admin::quarantine::list(state, request).await,
-        Operation::ShowQuarantine => admin::quarantine::show(state, request).await,
-        Operation::Redrive => admin::quarantine::redrive(state, request).await,
-        Operation::Raw => admin::raw::write(state, request).await,
-        other => no_answer(other),
+        Platform::Account => admin::account::account(state, request).await,
+        Platform::ListQuarantine => admin::quarantine::list(state, request).await,
+        Platform::ShowQuarantine => admin::quarantine::show(state, request).await,
+        Platform::Redrive => admin::quarantine::redrive(state, request).await,
+        Platform::Raw => admin::raw::write(state, request).await,
     }
 }
 
-async fn run_eds(call: &Call<'_>, operation: Operation) -> Result<Answer, ApiError> {
+async fn run_eds(call: &Call<'_>, operation: Eds) -> Result<Answer, ApiError> {
     let (state, request) = (call.state, call.request);
     match operation {
-        Operation::CreateWebhook => webhooks::create(call).await,
-        Operation::ListWebhooks => webhooks::list(call),
-        Operation::GetWebhook => webhooks::get(call).await,
-        Operation::UpdateWebhook => webhooks::update(call).await,
-        Operation::SetStatus => webhooks::set_status(call).await,
-        Operation::DeleteWebhook => webhooks::delete(call).await,
-        Operation::ListSubscriptions => webhooks::subscriptions::list(call).await,
-        Operation::AddSubscriptions => webhooks::subscriptions::add(call).await,
-        Operation::RemoveSubscriptions => webhooks::subscriptions::remove(call).await,
-        Operation::RemoveSubscription => webhooks::subscriptions::remove_one(call).await,
-        Operation::NotificationsByCode => {
+        Eds::CreateWebhook => webhooks::create(call).await,
+        Eds::ListWebhooks => webhooks::list(call),
+        Eds::GetWebhook => webhooks::get(call).await,
+        Eds::UpdateWebhook => webhooks::update(call).await,
+        Eds::SetStatus => webhooks::set_status(call).await,
+        Eds::DeleteWebhook => webhooks::delete(call).await,
+        Eds::ListSubscriptions => webhooks::subscriptions::list(call).await,
+        Eds::AddSubscriptions => webhooks::subscriptions::add(call).await,
+        Eds::RemoveSubscriptions => webhooks::subscriptions::remove(call).await,
+        Eds::RemoveSubscription => webhooks::subscriptions::remove_one(call).await,
+        Eds::NotificationsByCode => {
             let webhook = webhooks::find(call).await?;
-            let code = webhooks::body::code_of_path(
-                request.param("eventCode"),
-                &state.deps.catalogue,
-            )?;
+            let code =
+                webhooks::body::code_of_path(request.param("eventCode"), &state.deps.catalogue)?;
             history::by_type(state, request, Surface::Eds, &webhook, &code).await
         }
-        Operation::Undelivered => {
+        Eds::Undelivered => {
             let webhook = webhooks::find(call).await?;
             history::undelivered(state, request, Surface::Eds, &webhook).await
         }
-        Operation::Notifications => {
+        Eds::Notifications => {
             let webhook = webhooks::find(call).await?;
             history::by_ids(state, request, Surface::Eds, &webhook).await
         }
-        Operation::Resend => {
+        Eds::Resend => {
             let webhook = webhooks::find(call).await?;
             history::resend::resend(state, request, Surface::Eds, &webhook).await
         }
-        Operation::CreateConfiguration => configurations::create(call).await,
-        other => no_answer(other),
+        Eds::CreateConfiguration => configurations::create(call).await,
     }
-}
-
-/// A row of the table that stands under the wrong base; a test asks every route.
-fn no_answer(operation: Operation) -> Result<Answer, ApiError> {
-    tracing::error!(?operation, "a route of the table has no answer");
-    Err(Code::TechnicalError.into())
 }

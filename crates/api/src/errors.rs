@@ -111,7 +111,7 @@ codes! {
     BadJson = "BAD_JSON", 400, "The event is not one JSON document.";
     BadUtf8 = "BAD_UTF8", 400, "The event is not UTF-8.";
     BadField = "BAD_FIELD", 400, "A field is missing or has the wrong type or value.";
-    UnknownCode = "UNKNOWN_CODE", 400, "The platform knows no such event.";
+    UnknownEvent = "UNKNOWN_CODE", 400, "The platform knows no such event.";
     DuplicateKey = "DUPLICATE_KEY", 400, "A member stands twice in one object.";
     TooDeep = "TOO_DEEP", 400, "The event is nested too deep.";
     TooLarge = "TOO_LARGE", 400, "The event is too large.";
@@ -134,7 +134,7 @@ impl From<QuarantineCode> for Code {
             QuarantineCode::BadJson => Self::BadJson,
             QuarantineCode::BadUtf8 => Self::BadUtf8,
             QuarantineCode::BadField => Self::BadField,
-            QuarantineCode::UnknownCode => Self::UnknownCode,
+            QuarantineCode::UnknownCode => Self::UnknownEvent,
             QuarantineCode::DuplicateKey => Self::DuplicateKey,
             QuarantineCode::TooDeep => Self::TooDeep,
             QuarantineCode::TooLarge => Self::TooLarge,

@@ -135,8 +135,7 @@ pub(crate) async fn by_type(
     let count = request.query.count()?;
     let cursor = match request.query.get("cursor") {
         Some(text) => Some(
-            text.parse::<Cursor>()
-                .map_err(|_bad| ApiError::at(Code::InvalidCursor, "cursor"))?,
+            text.parse::<Cursor>().map_err(|_bad| ApiError::at(Code::InvalidCursor, "cursor"))?,
         ),
         None => None,
     };
@@ -155,7 +154,7 @@ pub(crate) async fn by_type(
         content,
         next_cursor: page.next.map(|cursor| cursor.to_string()),
     };
-    Ok(Answer::ok(&response).as_of(page.as_of))
+    Ok(Answer::ok(&response).with_as_of(page.as_of))
 }
 
 /// Notifications by id, in the order asked for; unknown ones are left out.
@@ -183,7 +182,7 @@ pub(crate) async fn by_ids(
         content.push(shape(state, surface, item).await?);
     }
     let response = ListShape { ids: surface.id(webhook), content, next_cursor: None };
-    Ok(Answer::ok(&response).as_of(as_of))
+    Ok(Answer::ok(&response).with_as_of(as_of))
 }
 
 /// What was not delivered from a day on, by event type.
@@ -204,7 +203,7 @@ pub(crate) async fn undelivered(
     let total_count = groups.iter().map(|group| group.count).sum();
     let content = groups.into_iter().map(|group| group_shape(surface, &group)).collect();
     let response = UndeliveredShape { ids: surface.both_ids(webhook), content, total_count };
-    Ok(Answer::ok(&response).as_of(as_of))
+    Ok(Answer::ok(&response).with_as_of(as_of))
 }
 
 fn group_shape(surface: Surface, group: &UndeliveredGroup) -> GroupShape {

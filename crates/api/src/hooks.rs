@@ -72,8 +72,7 @@ pub(crate) async fn create(state: &State, request: &Request) -> Result<Answer, A
         return Ok(answer);
     }
     let document = input::parse(&request.body)?;
-    let input =
-        body::read(document.root(), Purpose::Create, &state.deps.catalogue, &state.config)?;
+    let input = body::read(document.root(), Purpose::Create, &state.deps.catalogue, &state.config)?;
     let hook = build(state, &input, &state.deps.registry.snapshot())?;
     let proposal = Proposal { webhook: hook, claims: Vec::new(), command: command.clone() };
     let hook = match register(state, request, proposal).await? {
@@ -117,13 +116,13 @@ pub(crate) async fn update(state: &State, request: &Request) -> Result<Answer, A
     let input =
         body::read(document.root(), Purpose::Replace, &state.deps.catalogue, &state.config)?;
     let fresh = new_key(state);
-    let saved = change::save(state, request, hook.id, Code::WebhookNotRegistered, |snapshot, hook| {
-        replace(&input, hook, snapshot, &fresh)
-    })
-    .await?;
+    let saved =
+        change::save(state, request, hook.id, Code::WebhookNotRegistered, |snapshot, hook| {
+            replace(&input, hook, snapshot, &fresh)
+        })
+        .await?;
     // A key that this change made is shown now and never again.
-    let is_new =
-        matches!(&saved.signature, HookSignature::SignatureKey(key) if *key == fresh);
+    let is_new = matches!(&saved.signature, HookSignature::SignatureKey(key) if *key == fresh);
     let shape = if is_new { shape::with_key(&saved) } else { shape::shape(&saved) };
     Ok(Answer::ok(&shape).etag(saved.version))
 }
@@ -241,7 +240,7 @@ fn signature(
 ) -> Result<HookSignature, ApiError> {
     Ok(match sent {
         Signature::None => HookSignature::None,
-        Signature::SignatureKey => match &hook.signature {
+        Signature::OwnKey => match &hook.signature {
             HookSignature::SignatureKey(key) => HookSignature::SignatureKey(key.clone()),
             HookSignature::None | HookSignature::SourceKey(_) => {
                 HookSignature::SignatureKey(fresh.clone())

@@ -120,9 +120,8 @@ pub(crate) async fn append(state: &State, drafts: Vec<Draft>) -> Result<Vec<Plac
         let partition = batch::partition(&draft.order_key, partitions);
         let to = TopicPartition { topic: draft.topic, partition };
         uids.entry(to.clone()).or_default().push((index, draft.uid));
-        let batch = batches
-            .entry(to.clone())
-            .or_insert_with(|| AppendBatch { to, records: Vec::new() });
+        let batch =
+            batches.entry(to.clone()).or_insert_with(|| AppendBatch { to, records: Vec::new() });
         batch.records.push(draft.record);
     }
     let results = state.deps.broker.append(batches.into_values().collect()).await;

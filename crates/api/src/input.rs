@@ -36,9 +36,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Document<'_>, ApiError> {
 fn too_deep(value: Value<'_>, level: usize) -> Option<String> {
     match value.kind() {
         Kind::Array | Kind::Object if level > MAX_DEPTH => Some(value.path()),
-        Kind::Array | Kind::Object => {
-            value.children().find_map(|child| too_deep(child, level + 1))
-        }
+        Kind::Array | Kind::Object => value.children().find_map(|child| too_deep(child, level + 1)),
         Kind::Null | Kind::Boolean | Kind::Integer | Kind::Decimal | Kind::String => None,
     }
 }
@@ -51,11 +49,7 @@ pub(crate) struct Object<'d> {
 
 impl<'d> Object<'d> {
     /// Takes `value` if it is an object, and notes every member not in `known`.
-    pub(crate) fn take(
-        value: Value<'d>,
-        known: &[&str],
-        faults: &mut Vec<Fault>,
-    ) -> Option<Self> {
+    pub(crate) fn take(value: Value<'d>, known: &[&str], faults: &mut Vec<Fault>) -> Option<Self> {
         if value.kind() != Kind::Object {
             faults.push(wrong(value.path(), "must be an object"));
             return None;
@@ -291,8 +285,17 @@ mod tests {
     fn a_day_is_a_civil_day_and_nothing_else() {
         assert!(day("2024-02-29").is_some());
         for bad in [
-            "", "2023-02-29", "2024-2-29", "24-02-29", "2024-02-29T00:00:00Z", "2024-13-01",
-            "2024-00-10", "2024/02/10", "20240210", " 2024-02-10", "2024-02-1o",
+            "",
+            "2023-02-29",
+            "2024-2-29",
+            "24-02-29",
+            "2024-02-29T00:00:00Z",
+            "2024-13-01",
+            "2024-00-10",
+            "2024/02/10",
+            "20240210",
+            " 2024-02-10",
+            "2024-02-1o",
         ] {
             assert_eq!(day(bad), None, "{bad}");
         }
@@ -301,16 +304,15 @@ mod tests {
     #[test]
     fn a_count_is_one_to_a_hundred() {
         let count = |text: &str| {
-            Query::parse(Some(&format!("count={text}"))).count().map_err(|error| error.faults[0].code)
+            Query::parse(Some(&format!("count={text}")))
+                .count()
+                .map_err(|error| error.faults[0].code)
         };
         assert_eq!(Query::parse(None).count(), Ok(100));
         assert_eq!(count("1"), Ok(1));
         assert_eq!(count("100"), Ok(100));
         assert_eq!(count("101"), Err(Code::NotificationBulkGetLimitExceeded));
-        assert_eq!(
-            count("18446744073709551616"),
-            Err(Code::NotificationBulkGetLimitExceeded)
-        );
+        assert_eq!(count("18446744073709551616"), Err(Code::NotificationBulkGetLimitExceeded));
         for bad in ["0", "-1", "ten", "", "1.5", "%2B5"] {
             assert_eq!(count(bad), Err(Code::InvalidCount), "{bad}");
         }

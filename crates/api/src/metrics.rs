@@ -35,7 +35,7 @@ struct OperationLabel(Option<Operation>);
 impl EncodeLabelValue for OperationLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         match self.0 {
-            Some(operation) => format!("{operation:?}").encode(encoder),
+            Some(operation) => operation.name().encode(encoder),
             None => "none".encode(encoder),
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     errors::Code,
-    routes::{Access, Base, BodyRule, PREFIXES, ROUTES, Route},
+    routes::{Access, BodyRule, Operation, ROUTES, Route},
 };
 
 const SCHEMAS: &str = include_str!("openapi/schemas.json");
@@ -26,8 +26,8 @@ const COMMON_BODY: &[Code] =
 
 /// The whole document. `dev` says whether the routes of `--dev` are part of it.
 pub(crate) fn document(dev: bool) -> Value {
-    let mut schemas: Map<String, Value> = serde_json::from_str(SCHEMAS)
-        .expect("a test reads the file that is compiled in");
+    let mut schemas: Map<String, Value> =
+        serde_json::from_str(SCHEMAS).expect("a test reads the file that is compiled in");
     let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
     let texts: BTreeMap<&str, String> = Code::ALL
         .iter()
@@ -39,7 +39,7 @@ pub(crate) fn document(dev: bool) -> Value {
     );
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     for route in ROUTES.iter().filter(|route| dev || !is_dev(route)) {
-        for (number, prefix) in prefixes(route).iter().enumerate() {
+        for (number, prefix) in route.operation.prefixes().iter().enumerate() {
             let path = paths.entry(format!("{prefix}{}", route.path)).or_default();
             for method in route.methods {
                 path.insert(method.to_ascii_lowercase(), operation(route, method, number));
@@ -70,16 +70,16 @@ fn is_dev(route: &Route) -> bool {
     }
 }
 
-fn prefixes(route: &Route) -> &'static [&'static str] {
-    match route.base {
-        Base::Root => &[""],
-        Base::Eds => PREFIXES,
+fn is_eds(route: &Route) -> bool {
+    match route.operation {
+        Operation::Eds(_) => true,
+        Operation::Open(_) | Operation::Platform(_) => false,
     }
 }
 
 fn operation(route: &Route, method: &str, number: usize) -> Value {
     let mut operation = Map::new();
-    let id = format!("{:?}{}{}", route.operation, alias(route, method), prefix_name(number));
+    let id = format!("{}{}{}", route.operation.name(), alias(route, method), prefix_name(number));
     operation.insert("operationId".to_owned(), id.into());
     operation.insert("summary".to_owned(), route.summary.into());
     operation.insert("parameters".to_owned(), parameters(route));
@@ -132,7 +132,7 @@ fn parameters(route: &Route) -> Value {
         let required = *name == "from";
         list.push(json!({ "name": name, "in": "query", "required": required, "schema": schema }));
     }
-    if route.base == Base::Eds {
+    if is_eds(route) {
         list.push(header("X-PM-Code", "A programme manager's code or id"));
         list.push(header("X-Region", "0, 1 or 2"));
     }
@@ -208,7 +208,7 @@ fn codes(route: &Route) -> Vec<Code> {
     if route.access != Access::Open {
         codes.extend(COMMON);
     }
-    if route.base == Base::Eds {
+    if is_eds(route) {
         codes.extend(COMMON_EDS);
     }
     if route.body != BodyRule::None {
@@ -257,7 +257,7 @@ mod tests {
         let document = document(true);
         let mut ids = BTreeSet::new();
         for route in ROUTES {
-            for prefix in prefixes(route) {
+            for prefix in route.operation.prefixes() {
                 for method in route.methods {
                     let path = format!("{prefix}{}", route.path);
                     let operation = &document["paths"][&path][method.to_ascii_lowercase()];

@@ -31,9 +31,7 @@ pub(crate) fn page<'s>(
     cursor: Option<&str>,
 ) -> Result<Page, ApiError> {
     let after = match cursor {
-        Some(text) => {
-            Some(read(text).ok_or_else(|| ApiError::at(Code::InvalidCursor, "cursor"))?)
-        }
+        Some(text) => Some(read(text).ok_or_else(|| ApiError::at(Code::InvalidCursor, "cursor"))?),
         None => None,
     };
     let mut all: Vec<_> = matching.map(|webhook| (place(webhook), webhook)).collect();

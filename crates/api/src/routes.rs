@@ -12,13 +12,26 @@ use crate::errors::Code;
 
 pub(crate) use table::{PREFIXES, ROUTES};
 
-/// What a route does.
+/// What a route does, by the group that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Operation {
+    Open(Open),
+    Platform(Platform),
+    Eds(Eds),
+}
+
+/// What anybody may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Open {
     Health,
     Ready,
     Metrics,
-    OpenApi,
+    Describe,
+}
+
+/// What producers and administrators do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Platform {
     Ingest,
     ApplyTenants,
     CreateHook,
@@ -35,6 +48,11 @@ pub(crate) enum Operation {
     ShowQuarantine,
     Redrive,
     Raw,
+}
+
+/// What clients of the EDS API do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Eds {
     CreateWebhook,
     ListWebhooks,
     GetWebhook,
@@ -50,6 +68,25 @@ pub(crate) enum Operation {
     Undelivered,
     Resend,
     CreateConfiguration,
+}
+
+impl Operation {
+    /// The operation's name, in descriptions and metrics.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Open(operation) => format!("{operation:?}"),
+            Self::Platform(operation) => format!("{operation:?}"),
+            Self::Eds(operation) => format!("{operation:?}"),
+        }
+    }
+
+    /// Under which prefixes the operation's path stands.
+    pub(crate) fn prefixes(self) -> &'static [&'static str] {
+        match self {
+            Self::Open(_) | Self::Platform(_) => &[""],
+            Self::Eds(_) => PREFIXES,
+        }
+    }
 }
 
 /// Who may call a route.
@@ -93,21 +130,12 @@ impl BodyRule {
     }
 }
 
-/// Where a path stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Base {
-    Root,
-    /// Under each of [`PREFIXES`].
-    Eds,
-}
-
 /// One route, with what the API's description says of it.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) operation: Operation,
     /// The first is the one of the documents, the others mean the same.
     pub(crate) methods: &'static [&'static str],
-    pub(crate) base: Base,
     /// Fixed words and `{parameters}`.
     pub(crate) path: &'static str,
     pub(crate) access: Access,
@@ -126,11 +154,18 @@ pub(crate) struct Route {
 /// What a path and a method come to.
 #[derive(Debug)]
 pub(crate) enum Match {
-    Found { route: &'static Route, params: Vec<(&'static str, String)> },
+    Found {
+        route: &'static Route,
+        params: Vec<(&'static str, String)>,
+    },
     /// The path exists, but not with this method; the value of `Allow`.
     OtherMethod(String),
     None,
 }
+
+/// What the documents have and this release has not, at paths that take another
+/// method: it is not found, like every other route that is still to come.
+const TO_COME: &[(&str, &str)] = &[("GET", "/Configs")];
 
 /// Finds the route of a request.
 pub(crate) fn find(method: &str, path: &str) -> Match {
@@ -140,26 +175,27 @@ pub(crate) fn find(method: &str, path: &str) -> Match {
     };
     let mut allowed: Vec<&str> = Vec::new();
     for route in ROUTES {
-        for prefix in prefixes(route.base) {
+        for prefix in route.operation.prefixes() {
             let Some(rest) = strip_words(trimmed, prefix) else { continue };
             let Some(params) = match_path(rest, route.path) else { continue };
             let fits = |known: &&str| {
-                *known == method || (method == "HEAD" && *known == "GET" && route.access == Access::Open)
+                *known == method
+                    || (method == "HEAD" && *known == "GET" && route.access == Access::Open)
             };
             if route.methods.iter().any(fits) {
                 return Match::Found { route, params };
             }
-            allowed.extend(route.methods.iter().filter(|method| !allowed.contains(method)).collect::<Vec<_>>());
+            if TO_COME.contains(&(method, route.path)) {
+                return Match::None;
+            }
+            for known in route.methods {
+                if !allowed.contains(known) {
+                    allowed.push(known);
+                }
+            }
         }
     }
     if allowed.is_empty() { Match::None } else { Match::OtherMethod(allowed.join(", ")) }
-}
-
-fn prefixes(base: Base) -> &'static [&'static str] {
-    match base {
-        Base::Root => &[""],
-        Base::Eds => PREFIXES,
-    }
 }
 
 /// Takes the fixed words of `prefix` off `path`.
@@ -232,7 +268,7 @@ mod tests {
             "/eds/api/v1/WEBHOOKS/AbC/STATUS",
         ] {
             let (operation, params) = found("PATCH", path).unwrap();
-            assert_eq!(operation, Operation::SetStatus, "{path}");
+            assert_eq!(operation, Operation::Eds(Eds::SetStatus), "{path}");
             assert_eq!(params, [("webhookId", "AbC".to_owned())], "{path}");
         }
     }
@@ -240,7 +276,7 @@ mod tests {
     #[test]
     fn a_literal_word_is_not_taken_for_an_id() {
         let (operation, _) = found("GET", "/api/v1/webhooks/x/notifications/undelivered").unwrap();
-        assert_eq!(operation, Operation::Undelivered);
+        assert_eq!(operation, Operation::Eds(Eds::Undelivered));
     }
 
     #[test]
@@ -262,7 +298,7 @@ mod tests {
     fn every_route_is_found_under_its_own_path() {
         for route in ROUTES {
             for method in route.methods {
-                for prefix in prefixes(route.base) {
+                for prefix in route.operation.prefixes() {
                     let path = format!("{prefix}{}", route.path);
                     let (operation, _) = found(method, &path).unwrap();
                     assert_eq!(operation, route.operation, "{method} {path}");

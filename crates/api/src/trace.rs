@@ -42,13 +42,8 @@ fn trace_id(text: &str) -> Option<&str> {
     };
     let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
     let whole = version == "00" && parts.next().is_none();
-    (whole
-        && hex(trace, 32)
-        && hex(span, 16)
-        && hex(flags, 2)
-        && !zero(trace)
-        && !zero(span))
-    .then_some(trace)
+    (whole && hex(trace, 32) && hex(span, 16) && hex(flags, 2) && !zero(trace) && !zero(span))
+        .then_some(trace)
 }
 
 #[cfg(test)]
@@ -72,10 +67,7 @@ mod tests {
     #[test]
     fn the_callers_trace_goes_on_with_a_span_of_our_own() {
         let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(
-            trace_of(given),
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000001-01"
-        );
+        assert_eq!(trace_of(given), "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000001-01");
     }
 
     #[test]

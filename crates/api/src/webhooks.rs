@@ -105,8 +105,7 @@ pub(crate) async fn update(call: &Call<'_>) -> Result<Answer, ApiError> {
     let state = call.state;
     find(call).await?;
     let document = input::parse(&call.request.body)?;
-    let input =
-        body::read(document.root(), Purpose::Update, &state.deps.catalogue, &state.config)?;
+    let input = body::read(document.root(), Purpose::Update, &state.deps.catalogue, &state.config)?;
     let edited = change::change(call, |snapshot, webhook| {
         check_echoes(&input, webhook)?;
         check_owner(call, &input, webhook, snapshot)?;
@@ -276,10 +275,7 @@ fn apply_settings(settings: &mut HookSettings, input: &SettingsInput) {
 ///
 /// # Errors
 /// `PRECONDITION_FAILED`.
-pub(crate) fn check_if_match(
-    headers: &http::HeaderMap,
-    version: u64,
-) -> Result<bool, ApiError> {
+pub(crate) fn check_if_match(headers: &http::HeaderMap, version: u64) -> Result<bool, ApiError> {
     let mut conditional = false;
     for value in headers.get_all(header::IF_MATCH) {
         conditional = true;

@@ -8,13 +8,14 @@ use tidings_types::{NotificationId, RunId};
 
 use crate::At;
 
-/// One notification id and one run, as 16 bytes: ids carry 122 bits that nobody
-/// can guess, so two pairs that meet here would be an accident of 1 in 2^100.
-type Key = u128;
+/// A notification id, and the half of a run id that is random (62 bits of it; the
+/// first run is zero): 24 bytes where both would be 32.
+type Key = (u128, u64);
 
 fn key(notification: NotificationId, run: RunId) -> Key {
-    u128::from_be_bytes(*notification.as_bytes())
-        ^ u128::from_be_bytes(*run.as_bytes()).rotate_left(61)
+    let mut random = [0; 8];
+    random.copy_from_slice(&run.as_bytes()[8..]);
+    (u128::from_be_bytes(*notification.as_bytes()), u64::from_be_bytes(random))
 }
 
 /// The last ids and runs of one webhook, oldest first. Bounded by the limit that
@@ -40,7 +41,7 @@ impl Remembered {
         self.shrink(limit);
     }
 
-    /// Forgets one id and run (its record is gone with its partition's tail).
+    /// Forgets all of them.
     pub fn clear(&mut self) {
         self.order.clear();
         self.stands_at.clear();

@@ -39,6 +39,7 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct Idle {
     /// Of each webhook, the one that was used last stands last.
+    #[expect(clippy::vec_box, reason = "what goes in and out is a pointer, not a connection")]
     of_webhook: BTreeMap<Key, Vec<Box<Connection>>>,
     count: usize,
     swept: Instant,

@@ -172,10 +172,8 @@ impl Target {
         if policy.allows(address) {
             return Ok(());
         }
-        match classify(address) {
-            Class::Global if !self.only_allowed => Ok(()),
-            class => Err(class),
-        }
+        let class = classify(address);
+        if class == Class::Global && !self.only_allowed { Ok(()) } else { Err(class) }
     }
 }
 
@@ -205,9 +203,8 @@ fn check_text(text: &str) -> Result<(), UrlRefusal> {
 /// Whether the text has an `@` before its path: `https://@host` parses without a
 /// user name.
 fn text_has_user(text: &str) -> bool {
-    text.splitn(2, "://")
-        .nth(1)
-        .and_then(|rest| rest.split(['/', '?', '#']).next())
+    text.split_once("://")
+        .and_then(|(_scheme, rest)| rest.split(['/', '?', '#']).next())
         .is_some_and(|authority| authority.contains('@'))
 }
 

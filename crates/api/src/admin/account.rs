@@ -9,9 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Map, Value, json};
 use tidings_eventlog::AccountRow;
-use tidings_types::{
-    OUTCOME_PARTITIONS, Offset, ROUTED_PARTITIONS, TopicPartition, names,
-};
+use tidings_types::{OUTCOME_PARTITIONS, Offset, ROUTED_PARTITIONS, TopicPartition, names};
 
 use crate::{
     answer::Answer,
@@ -46,7 +44,7 @@ pub(crate) async fn account(state: &State, request: &Request) -> Result<Answer, 
     let agree = rows.iter().all(|row| row.agrees());
     let partitions: Vec<Value> = rows.into_iter().map(shape).collect();
     let response = json!({ "agree": agree, "partitions": partitions });
-    Ok(Answer::ok(&response).as_of(log.status().as_of))
+    Ok(Answer::ok(&response).with_as_of(log.status().as_of))
 }
 
 /// A topic by its name or by its event type.
@@ -68,8 +66,7 @@ async fn committed(state: &State) -> Result<BTreeMap<TopicPartition, Offset>, Ap
             (0..topic.partitions).map(|partition| TopicPartition::new(&topic.name, partition))
         })
         .collect();
-    let positions =
-        broker.committed(ROUTERS, &sources).await.map_err(|error| failed(&error))?;
+    let positions = broker.committed(ROUTERS, &sources).await.map_err(|error| failed(&error))?;
     let known = sources.into_iter().zip(positions);
     Ok(known.filter_map(|(of, position)| Some((of, position?.next))).collect())
 }

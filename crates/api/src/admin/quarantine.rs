@@ -153,11 +153,7 @@ pub(crate) async fn redrive(state: &State, request: &Request) -> Result<Answer, 
     Ok(Answer::success(StatusCode::OK, &response))
 }
 
-async fn append(
-    state: &State,
-    to: &TopicPartition,
-    record: NewRecord,
-) -> Result<Offset, ApiError> {
+async fn append(state: &State, to: &TopicPartition, record: NewRecord) -> Result<Offset, ApiError> {
     let batch = AppendBatch { to: to.clone(), records: vec![record] };
     match state.deps.broker.append(vec![batch]).await.pop() {
         Some(Ok(offsets)) => offsets.first().ok_or_else(unavailable),
@@ -220,10 +216,8 @@ async fn read(state: &State) -> Result<BTreeMap<Offset, Entry>, ApiError> {
     let mut sources = BTreeSet::new();
     let mut next = ends.first;
     while next < ends.end {
-        let records = broker
-            .read(&place(), next, READ_BYTES)
-            .await
-            .map_err(|error| failed(&error))?;
+        let records =
+            broker.read(&place(), next, READ_BYTES).await.map_err(|error| failed(&error))?;
         let Some(last) = records.last() else { break };
         next = last.offset + 1;
         for record in records {

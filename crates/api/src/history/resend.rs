@@ -91,7 +91,7 @@ pub(crate) async fn resend(
         };
         content.push(ResentItem { notification_id: text, resend_status });
     }
-    let answer = Answer::ok(&Resent { ids: surface.id(webhook), content }).as_of(as_of);
+    let answer = Answer::ok(&Resent { ids: surface.id(webhook), content }).with_as_of(as_of);
     let kept = (StatusCode::OK, answer.body().to_vec());
     if let Some(command) = &command {
         match command.keep(state, request, kept.clone(), runs.clone(), Stage::Begun).await {

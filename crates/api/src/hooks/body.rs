@@ -12,16 +12,8 @@ use crate::{
     webhooks::body::{check_url, status},
 };
 
-const MEMBERS: &[&str] = &[
-    "merchant",
-    "label",
-    "url",
-    "events",
-    "status",
-    "authentication",
-    "signature",
-    "wireNames",
-];
+const MEMBERS: &[&str] =
+    &["merchant", "label", "url", "events", "status", "authentication", "signature", "wireNames"];
 /// Members that only answers have; a replacement may send them back unchanged.
 const ANSWER_MEMBERS: &[&str] = &["hookId", "createdTime", "lastModifiedTime"];
 const MAX_LABEL: usize = 200;
@@ -67,7 +59,7 @@ impl std::fmt::Debug for Authentication {
 pub(crate) enum Signature {
     None,
     SourceKey(String),
-    SignatureKey,
+    OwnKey,
 }
 
 /// Whether a body creates a hook or replaces one.
@@ -207,7 +199,7 @@ fn signature(body: Object<'_>, faults: &mut Vec<Fault>) -> Signature {
     };
     match object.required_string("type", faults).as_deref() {
         Some("none") | None => Signature::None,
-        Some("signatureKey") => Signature::SignatureKey,
+        Some("signatureKey") => Signature::OwnKey,
         Some("sourceKey") => {
             let id = object.required_string("sourceKeyId", faults).unwrap_or_default();
             Signature::SourceKey(id.into_owned())

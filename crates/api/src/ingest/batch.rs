@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidings_catalogue::{Catalogue, Event, Identity, Refusal, Tenant, decode, json, write_uid};
 use tidings_broker::{Header, NewRecord};
+use tidings_catalogue::{Catalogue, Event, Identity, Refusal, Tenant, decode, json, write_uid};
 use tidings_types::{EventUid, ProductId, QuarantineCode, Timestamp, TopicName};
 
 use crate::errors::{ApiError, Code, Fault};
@@ -201,11 +201,7 @@ fn uid(event: &Event<'_>, id: &str) -> EventUid {
 
 /// Takes out what nobody may keep past the deadline (107: `otpValue`); `""` stays
 /// in its place.
-fn take_ephemeral(
-    event: &Event<'_>,
-    bytes: &Bytes,
-    now: Timestamp,
-) -> (Bytes, Option<Ephemeral>) {
+fn take_ephemeral(event: &Event<'_>, bytes: &Bytes, now: Timestamp) -> (Bytes, Option<Ephemeral>) {
     let spans = event.ephemeral_spans();
     // One value per event: a type with several would need a list in the header.
     let Some(span) = spans.first().cloned() else { return (bytes.clone(), None) };

@@ -1,6 +1,6 @@
 //! The rows of the table of routes (contract §2).
 
-use super::{Access, Base, BodyRule, Operation, Route};
+use super::{Access, BodyRule, Eds, Open, Operation, Platform, Route};
 use crate::errors::Code;
 
 /// The EDS API stands under both.
@@ -21,7 +21,6 @@ const PUT_OR_PATCH: &[&str] = &["PUT", "PATCH"];
 const fn route(
     operation: Operation,
     methods: &'static [&'static str],
-    base: Base,
     path: &'static str,
     access: Access,
     summary: &'static str,
@@ -29,7 +28,6 @@ const fn route(
     Route {
         operation,
         methods,
-        base,
         path,
         access,
         body: BodyRule::None,
@@ -42,27 +40,27 @@ const fn route(
     }
 }
 
-const fn open(operation: Operation, path: &'static str, summary: &'static str) -> Route {
-    route(operation, GET, Base::Root, path, Access::Open, summary)
+const fn open(operation: Open, path: &'static str, summary: &'static str) -> Route {
+    route(Operation::Open(operation), GET, path, Access::Open, summary)
 }
 
 const fn eds(
-    operation: Operation,
+    operation: Eds,
     methods: &'static [&'static str],
     path: &'static str,
     access: Access,
     summary: &'static str,
 ) -> Route {
-    route(operation, methods, Base::Eds, path, access, summary)
+    route(Operation::Eds(operation), methods, path, access, summary)
 }
 
 const fn admin(
-    operation: Operation,
+    operation: Platform,
     methods: &'static [&'static str],
     path: &'static str,
     summary: &'static str,
 ) -> Route {
-    route(operation, methods, Base::Root, path, ADMIN, summary)
+    route(Operation::Platform(operation), methods, path, ADMIN, summary)
 }
 
 impl Route {
@@ -183,7 +181,7 @@ const BAD_EVENTS: &[Code] = &[
     Code::BadJson,
     Code::BadUtf8,
     Code::BadField,
-    Code::UnknownCode,
+    Code::UnknownEvent,
     Code::DuplicateKey,
     Code::TooDeep,
     Code::TooLarge,
@@ -195,15 +193,13 @@ const BAD_EVENTS: &[Code] = &[
 
 /// Every route. A fixed word comes before a parameter at the same place.
 pub(crate) const ROUTES: &[Route] = &[
-    open(Operation::Health, "/healthz", "Says that the process lives").gives("Probe"),
-    open(Operation::Ready, "/readyz", "Says whether requests can be answered").gives("Probe"),
-    open(Operation::Metrics, "/metrics", "Metrics in the Prometheus text format")
-        .gives("Metrics"),
-    open(Operation::OpenApi, "/openapi.json", "This description").gives("Anything"),
+    open(Open::Health, "/healthz", "Says that the process lives").gives("Probe"),
+    open(Open::Ready, "/readyz", "Says whether requests can be answered").gives("Probe"),
+    open(Open::Metrics, "/metrics", "Metrics in the Prometheus text format").gives("Metrics"),
+    open(Open::Describe, "/openapi.json", "This description").gives("Anything"),
     route(
-        Operation::Ingest,
+        Operation::Platform(Platform::Ingest),
         POST,
-        Base::Root,
         "/ingest/v1/events",
         PUBLISH,
         "Publishes one event, or up to 1,000 as JSON lines",
@@ -212,7 +208,7 @@ pub(crate) const ROUTES: &[Route] = &[
     .answers(202, "Published")
     .fails(BAD_EVENTS),
     admin(
-        Operation::ApplyTenants,
+        Platform::ApplyTenants,
         PUT,
         "/admin/v1/tenants",
         "Adds and changes issuers, programme managers, products and merchants",
@@ -221,26 +217,26 @@ pub(crate) const ROUTES: &[Route] = &[
     .query(&["prune"])
     .gives("TenantsApplied")
     .fails(&[Code::InvalidRequestBody]),
-    admin(Operation::CreateHook, POST, "/admin/v1/hooks", "Registers a hook")
+    admin(Platform::CreateHook, POST, "/admin/v1/hooks", "Registers a hook")
         .takes("HookSave")
         .answers(201, "Hook")
         .fails(SAVE_HOOK),
-    admin(Operation::ListHooks, GET, "/admin/v1/hooks", "Lists the hooks")
+    admin(Platform::ListHooks, GET, "/admin/v1/hooks", "Lists the hooks")
         .query(&["merchant", "limit", "cursor"])
         .gives("HookList")
         .fails(&[Code::InvalidCount, Code::InvalidCursor]),
-    admin(Operation::GetHook, GET, "/admin/v1/hooks/{hookId}", "Reads a hook")
+    admin(Platform::GetHook, GET, "/admin/v1/hooks/{hookId}", "Reads a hook")
         .gives("Hook")
         .fails(UNKNOWN),
-    admin(Operation::UpdateHook, PUT, "/admin/v1/hooks/{hookId}", "Replaces a hook")
+    admin(Platform::UpdateHook, PUT, "/admin/v1/hooks/{hookId}", "Replaces a hook")
         .takes("HookSave")
         .gives("Hook")
         .fails(SAVE_HOOK),
-    admin(Operation::DeleteHook, DELETE, "/admin/v1/hooks/{hookId}", "Deletes a hook")
+    admin(Platform::DeleteHook, DELETE, "/admin/v1/hooks/{hookId}", "Deletes a hook")
         .answers(204, "")
         .fails(UNKNOWN),
     admin(
-        Operation::HookNotificationsByType,
+        Platform::HookNotificationsByType,
         GET,
         "/admin/v1/hooks/{hookId}/events/{name}/notifications",
         "Lists a hook's notifications of one event type",
@@ -249,7 +245,7 @@ pub(crate) const ROUTES: &[Route] = &[
     .gives("HookNotifications")
     .fails(BY_TYPE),
     admin(
-        Operation::HookUndelivered,
+        Platform::HookUndelivered,
         GET,
         "/admin/v1/hooks/{hookId}/notifications/undelivered",
         "Lists what a hook did not get",
@@ -258,7 +254,7 @@ pub(crate) const ROUTES: &[Route] = &[
     .gives("HookUndelivered")
     .fails(UNDELIVERED),
     admin(
-        Operation::HookNotifications,
+        Platform::HookNotifications,
         PUT_OR_POST,
         "/admin/v1/hooks/{hookId}/notifications",
         "Reads a hook's notifications by id",
@@ -267,7 +263,7 @@ pub(crate) const ROUTES: &[Route] = &[
     .gives("HookNotifications")
     .fails(BY_ID),
     admin(
-        Operation::HookResend,
+        Platform::HookResend,
         POST,
         "/admin/v1/hooks/{hookId}/resend",
         "Sends a hook's notifications again",
@@ -275,17 +271,12 @@ pub(crate) const ROUTES: &[Route] = &[
     .takes("NotificationIds")
     .gives("Resent")
     .fails(RESEND),
+    admin(Platform::Account, GET, "/admin/v1/account", "Accounts for every source record")
+        .query(&["topic"])
+        .gives("Account")
+        .fails(&[Code::UnableToRead]),
     admin(
-        Operation::Account,
-        GET,
-        "/admin/v1/account",
-        "Accounts for every source record",
-    )
-    .query(&["topic"])
-    .gives("Account")
-    .fails(&[Code::UnableToRead]),
-    admin(
-        Operation::ListQuarantine,
+        Platform::ListQuarantine,
         GET,
         "/admin/v1/quarantine",
         "Lists the records that were set aside",
@@ -294,14 +285,14 @@ pub(crate) const ROUTES: &[Route] = &[
     .gives("QuarantineList")
     .fails(&[Code::InvalidCount, Code::InvalidCursor]),
     admin(
-        Operation::ShowQuarantine,
+        Platform::ShowQuarantine,
         GET,
         "/admin/v1/quarantine/{id}",
         "Reads a record that was set aside",
     )
     .gives("QuarantineShow"),
     admin(
-        Operation::Redrive,
+        Platform::Redrive,
         POST,
         "/admin/v1/quarantine/{id}/redrive",
         "Publishes a record that was set aside again, with another body if one is sent",
@@ -310,20 +301,19 @@ pub(crate) const ROUTES: &[Route] = &[
     .gives("Redriven")
     .fails(&[Code::InvalidRequestBody]),
     route(
-        Operation::Raw,
+        Operation::Platform(Platform::Raw),
         POST,
-        Base::Root,
         "/admin/v1/raw/{topic}",
         Access::Dev("admin"),
         "Writes lines unchecked to an event topic (--dev only)",
     )
     .takes_as(BodyRule::Events, "Anything")
     .answers(202, "Published"),
-    eds(Operation::CreateWebhook, POST, "/Webhooks", WRITE, "Registers a webhook")
+    eds(Eds::CreateWebhook, POST, "/Webhooks", WRITE, "Registers a webhook")
         .takes("WebhookCreate")
         .answers(201, "WebhookCreated")
         .fails(SAVE_WEBHOOK),
-    eds(Operation::ListWebhooks, GET, "/Webhooks", READ, "Lists the webhooks")
+    eds(Eds::ListWebhooks, GET, "/Webhooks", READ, "Lists the webhooks")
         .query(&["productId", "status", "limit", "cursor"])
         .gives("WebhookList")
         .fails(&[
@@ -332,15 +322,15 @@ pub(crate) const ROUTES: &[Route] = &[
             Code::InvalidCursor,
             Code::ProductNotValid,
         ]),
-    eds(Operation::GetWebhook, GET, "/Webhooks/{webhookId}", READ, "Reads a webhook")
+    eds(Eds::GetWebhook, GET, "/Webhooks/{webhookId}", READ, "Reads a webhook")
         .gives("Webhook")
         .fails(UNKNOWN),
-    eds(Operation::UpdateWebhook, PUT, "/Webhooks/{webhookId}", WRITE, "Replaces a webhook")
+    eds(Eds::UpdateWebhook, PUT, "/Webhooks/{webhookId}", WRITE, "Replaces a webhook")
         .takes("WebhookUpdate")
         .gives("Webhook")
         .fails(SAVE_WEBHOOK),
     eds(
-        Operation::DeleteWebhook,
+        Eds::DeleteWebhook,
         DELETE,
         "/Webhooks/{webhookId}",
         WRITE,
@@ -349,7 +339,7 @@ pub(crate) const ROUTES: &[Route] = &[
     .answers(204, "")
     .fails(&[Code::InvalidWebhookId, Code::WebhookNotRegistered, Code::PreconditionFailed]),
     eds(
-        Operation::SetStatus,
+        Eds::SetStatus,
         PUT_OR_PATCH,
         "/Webhooks/{webhookId}/status",
         WRITE,
@@ -366,7 +356,7 @@ pub(crate) const ROUTES: &[Route] = &[
         Code::PreconditionFailed,
     ]),
     eds(
-        Operation::ListSubscriptions,
+        Eds::ListSubscriptions,
         GET,
         "/Webhooks/{webhookId}/subscriptions",
         READ,
@@ -375,7 +365,7 @@ pub(crate) const ROUTES: &[Route] = &[
     .gives("Subscriptions")
     .fails(UNKNOWN),
     eds(
-        Operation::AddSubscriptions,
+        Eds::AddSubscriptions,
         PUT_OR_POST,
         "/Webhooks/{webhookId}/subscriptions",
         WRITE,
@@ -385,7 +375,7 @@ pub(crate) const ROUTES: &[Route] = &[
     .gives("Subscribed")
     .fails(SUBSCRIBE),
     eds(
-        Operation::RemoveSubscriptions,
+        Eds::RemoveSubscriptions,
         DELETE,
         "/Webhooks/{webhookId}/subscriptions",
         WRITE,
@@ -395,7 +385,7 @@ pub(crate) const ROUTES: &[Route] = &[
     .gives("Subscribed")
     .fails(SUBSCRIBE),
     eds(
-        Operation::RemoveSubscription,
+        Eds::RemoveSubscription,
         DELETE,
         "/Webhooks/{webhookId}/subscriptions/{eventCode}",
         WRITE,
@@ -404,7 +394,7 @@ pub(crate) const ROUTES: &[Route] = &[
     .gives("Subscribed")
     .fails(SUBSCRIBE),
     eds(
-        Operation::NotificationsByCode,
+        Eds::NotificationsByCode,
         GET,
         "/Webhooks/{webhookId}/events/{eventCode}/notifications",
         READ,
@@ -414,7 +404,7 @@ pub(crate) const ROUTES: &[Route] = &[
     .gives("Notifications")
     .fails(BY_TYPE),
     eds(
-        Operation::Undelivered,
+        Eds::Undelivered,
         GET,
         "/Webhooks/{webhookId}/notifications/undelivered",
         READ,
@@ -424,7 +414,7 @@ pub(crate) const ROUTES: &[Route] = &[
     .gives("UndeliveredList")
     .fails(UNDELIVERED),
     eds(
-        Operation::Notifications,
+        Eds::Notifications,
         PUT_OR_POST,
         "/Webhooks/{webhookId}/notifications",
         READ,
@@ -433,18 +423,12 @@ pub(crate) const ROUTES: &[Route] = &[
     .takes("NotificationIds")
     .gives("Notifications")
     .fails(BY_ID),
+    eds(Eds::Resend, POST, "/Webhooks/{webhookId}/resend", WRITE, "Sends notifications again")
+        .takes("NotificationIds")
+        .gives("Resent")
+        .fails(RESEND),
     eds(
-        Operation::Resend,
-        POST,
-        "/Webhooks/{webhookId}/resend",
-        WRITE,
-        "Sends notifications again",
-    )
-    .takes("NotificationIds")
-    .gives("Resent")
-    .fails(RESEND),
-    eds(
-        Operation::CreateConfiguration,
+        Eds::CreateConfiguration,
         POST,
         "/Configs",
         WRITE,

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use tidings_registry::{
-    Change, EntityKey, ProposeError, Snapshot, State as Entity, Webhook,
-};
+use tidings_registry::{Change, EntityKey, ProposeError, Snapshot, State as Entity, Webhook};
 use tidings_types::{HookOwner, Scope, WebhookId};
 
 use super::check_if_match;
@@ -37,9 +35,7 @@ pub(crate) fn claims(webhook: &Webhook, per_scope: usize) -> Vec<String> {
 /// Whether a scope has room for `webhook` beside those it has.
 pub(crate) fn has_room(webhook: &Webhook, snapshot: &Snapshot, per_scope: usize) -> bool {
     let beside = snapshot.webhooks.values().filter(|other| {
-        other.id != webhook.id
-            && other.owner == webhook.owner
-            && other.product == webhook.product
+        other.id != webhook.id && other.owner == webhook.owner && other.product == webhook.product
     });
     beside.count() < per_scope
 }

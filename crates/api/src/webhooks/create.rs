@@ -33,8 +33,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer, ApiError> {
         return Ok(answer);
     }
     let document = input::parse(&call.request.body)?;
-    let input =
-        body::read(document.root(), Purpose::Create, &state.deps.catalogue, &state.config)?;
+    let input = body::read(document.root(), Purpose::Create, &state.deps.catalogue, &state.config)?;
     let snapshot = state.deps.registry.snapshot();
     let webhook = build(call, &input, &snapshot)?;
     if !has_room(&webhook, &snapshot, state.config.webhooks_per_scope) {
@@ -58,11 +57,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer, ApiError> {
     Ok(answer)
 }
 
-fn build(
-    call: &Call<'_>,
-    input: &WebhookInput,
-    snapshot: &Snapshot,
-) -> Result<Webhook, ApiError> {
+fn build(call: &Call<'_>, input: &WebhookInput, snapshot: &Snapshot) -> Result<Webhook, ApiError> {
     let state = call.state;
     let sight = match &input.programme_manager {
         Some(code) => select(&call.sight, code, "programManagerCode", snapshot)?,

@@ -51,16 +51,8 @@ const RESERVED: &[&str] = &[
     "tracestate",
 ];
 
-const RESERVED_PREFIXES: &[&str] = &[
-    "proxy-",
-    "x-forwarded-",
-    "x-amz-",
-    "x-goog-",
-    "x-google",
-    "x-azure-",
-    "webhook-",
-    "x-eds-",
-];
+const RESERVED_PREFIXES: &[&str] =
+    &["proxy-", "x-forwarded-", "x-amz-", "x-goog-", "x-google", "x-azure-", "webhook-", "x-eds-"];
 
 /// A custom header as it was sent.
 #[derive(Clone, PartialEq, Eq)]
@@ -200,10 +192,22 @@ mod tests {
     fn a_name_or_value_that_could_break_the_request_is_refused() {
         let long = format!(r#"{{"{}":"v"}}"#, "k".repeat(65));
         for bad in [
-            r#"{"":"v"}"#, r#"{"a:b":"v"}"#, r#"{":path":"v"}"#, r#"{"a\r\nb":"v"}"#,
-            r#"{"a\u0000":"v"}"#, r#"{"é":"v"}"#, r#"{" a":"v"}"#, r#"{"a ":"v"}"#, r#"{" ":"v"}"#,
-            r#"{"a":"v\r\nx: y"}"#, r#"{"a":"v\u0000"}"#, r#"{"a":"é"}"#, r#"{"a":" v"}"#,
-            r#"{"a":"v\t"}"#, r#"{"@@":"v"}"#, long.as_str(),
+            r#"{"":"v"}"#,
+            r#"{"a:b":"v"}"#,
+            r#"{":path":"v"}"#,
+            r#"{"a\r\nb":"v"}"#,
+            r#"{"a\u0000":"v"}"#,
+            r#"{"é":"v"}"#,
+            r#"{" a":"v"}"#,
+            r#"{"a ":"v"}"#,
+            r#"{" ":"v"}"#,
+            r#"{"a":"v\r\nx: y"}"#,
+            r#"{"a":"v\u0000"}"#,
+            r#"{"a":"é"}"#,
+            r#"{"a":" v"}"#,
+            r#"{"a":"v\t"}"#,
+            r#"{"@@":"v"}"#,
+            long.as_str(),
         ] {
             assert_eq!(check(bad), Err(vec![Code::InvalidCustomHeader]), "{bad}");
         }
@@ -213,10 +217,26 @@ mod tests {
     #[test]
     fn what_the_platform_says_itself_is_refused_in_every_spelling() {
         for name in [
-            "Host", "Content-Length", "content_length", "Transfer-Encoding", "Connection",
-            "Upgrade", "Expect", "TE", "webhook-signature", "Webhook_Id", "X-EDS-Attempt",
-            "x_eds_x", "X-Signature", "Proxy-Connection", "X-Forwarded-For", "Set-Cookie",
-            "X-Amz-Date", "metadata-flavor", "content type", "traceparent",
+            "Host",
+            "Content-Length",
+            "content_length",
+            "Transfer-Encoding",
+            "Connection",
+            "Upgrade",
+            "Expect",
+            "TE",
+            "webhook-signature",
+            "Webhook_Id",
+            "X-EDS-Attempt",
+            "x_eds_x",
+            "X-Signature",
+            "Proxy-Connection",
+            "X-Forwarded-For",
+            "Set-Cookie",
+            "X-Amz-Date",
+            "metadata-flavor",
+            "content type",
+            "traceparent",
         ] {
             let json = format!(r#"{{"{name}":"v"}}"#);
             assert_eq!(check(&json), Err(vec![Code::InvalidCustomHeader]), "{name}");
@@ -225,9 +245,9 @@ mod tests {
 
     #[test]
     fn names_that_come_to_the_same_on_the_wire_are_refused() {
-        for bad in [
-            r#"{"X-A":"1","x-a":"2"}"#, r#"{"X_A":"1","x-a":"2"}"#, r#"{"X A":"1","x-a":"2"}"#,
-        ] {
+        for bad in
+            [r#"{"X-A":"1","x-a":"2"}"#, r#"{"X_A":"1","x-a":"2"}"#, r#"{"X A":"1","x-a":"2"}"#]
+        {
             assert_eq!(check(bad), Err(vec![Code::InvalidCustomHeader]), "{bad}");
         }
     }

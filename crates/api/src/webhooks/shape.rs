@@ -96,7 +96,8 @@ fn headers(webhook: &Webhook) -> Map<String, Value> {
         .headers
         .iter()
         .map(|header| {
-            let value = if header.secret { MASK } else { header.value.expose_text().unwrap_or(MASK) };
+            let value =
+                if header.secret { MASK } else { header.value.expose_text().unwrap_or(MASK) };
             (header.name.clone(), Value::from(value))
         })
         .collect()

@@ -56,8 +56,7 @@ fn take_out(events: &mut Events, code: &str) -> bool {
 /// `DELETE /Webhooks/{webhookId}/subscriptions/{eventCode}`.
 pub(crate) async fn remove_one(call: &Call<'_>) -> Result<Answer, ApiError> {
     find(call).await?;
-    let code =
-        body::code_of_path(call.request.param("eventCode"), &call.state.deps.catalogue)?;
+    let code = body::code_of_path(call.request.param("eventCode"), &call.state.deps.catalogue)?;
     let codes = [(code, "eventCode".to_owned())];
     apply(call, &codes, Code::EventcodeNotSubscribed, take_out).await
 }
@@ -111,8 +110,7 @@ fn read(call: &Call<'_>) -> Result<Vec<(String, String)>, ApiError> {
     }
     if values.is_some() && (faults.is_empty() || !codes.is_empty()) {
         let twice = Code::DuplicateEventcode;
-        let names =
-            body::codes(&codes, "events", twice, &call.state.deps.catalogue, &mut faults);
+        let names = body::codes(&codes, "events", twice, &call.state.deps.catalogue, &mut faults);
         ApiError::check(faults)?;
         let paths = codes.iter().map(Value::path);
         return Ok(names.into_iter().zip(paths).collect());

@@ -16,11 +16,11 @@ async fn every_error_has_the_envelope_and_the_callers_trace() {
         ("POST", "/api/v1/Webhooks/x/signingSecret/rotate", 404, "NOT_FOUND"),
         ("GET", "/api/v1/Webhooks/x/notifications/y/attempts", 404, "NOT_FOUND"),
         ("POST", "/api/v1/fraudalertresponse", 404, "NOT_FOUND"),
-        ("GET", "/api/v1/Configs", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "/api/v1/Configs", 404, "NOT_FOUND"),
+        ("PUT", "/api/v1/Configs", 405, "METHOD_NOT_ALLOWED"),
         ("GET", "/api/v1/Configs/1", 404, "NOT_FOUND"),
         ("TRACE", "/api/v1/Webhooks", 405, "METHOD_NOT_ALLOWED"),
         ("OPTIONS", "/api/v1/Webhooks", 405, "METHOD_NOT_ALLOWED"),
-        ("HEAD", "/api/v1/Webhooks", 405, "METHOD_NOT_ALLOWED"),
         ("POST", "/admin/v1/raw/101", 404, "NOT_FOUND"),
     ] {
         let headers = [("traceparent", trace)];
@@ -35,6 +35,13 @@ async fn every_error_has_the_envelope_and_the_callers_trace() {
         assert_eq!(reply.header("content-type"), "application/json");
         assert_eq!(status == 405, !reply.header("allow").is_empty(), "{method} {path}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_is_answered_by_the_open_routes_only() {
+    let world = World::start().await;
+    world.send_raw("HEAD", "/healthz", &[], None).await.is(200);
+    world.send("HEAD", "/api/v1/Webhooks", MANAGER, None).await.is(405);
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,8 +67,7 @@ async fn every_route_of_the_description_wants_its_scope() {
             assert_eq!(none.header("www-authenticate"), "Bearer");
             let others: Vec<&str> = all.into_iter().filter(|other| *other != scope).collect();
             let token = format!("Bearer {}", world.token_with(MANAGER, &others));
-            let lacking =
-                world.send_raw(&method, &path, &[("authorization", token)], None).await;
+            let lacking = world.send_raw(&method, &path, &[("authorization", token)], None).await;
             assert_eq!(lacking.refusal().1, "FORBIDDEN", "{method} {path}");
             let token = format!("Bearer {}", world.token_with(MANAGER, &[scope]));
             let having = world.send_raw(&method, &path, &[("authorization", token)], None).await;
@@ -97,10 +103,18 @@ async fn a_body_is_json_of_the_right_type_and_size() {
         (deep.as_str(), "config[0][0][0][0][0][0][0][0][0][0][0][0][0][0][0]"),
     ] {
         let (status, code, at) = send("application/json", body.to_owned()).await;
-        assert_eq!((status, code.as_str(), at.as_str()), (400, "INVALID_REQUEST_BODY", field), "{body}");
+        assert_eq!(
+            (status, code.as_str(), at.as_str()),
+            (400, "INVALID_REQUEST_BODY", field),
+            "{body}"
+        );
     }
-    let with_charset =
-        world.send_raw("POST", "/api/v1/Webhooks", &token, Some(("Application/JSON; charset=utf-8", good.to_owned())));
+    let with_charset = world.send_raw(
+        "POST",
+        "/api/v1/Webhooks",
+        &token,
+        Some(("Application/JSON; charset=utf-8", good.to_owned())),
+    );
     with_charset.await.is(201);
 }
 

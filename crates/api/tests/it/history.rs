@@ -9,7 +9,7 @@ use tidings_types::{Clock as _, TopicName, WebhookId, names};
 
 use crate::world::{MANAGER, NOON, World};
 
-async fn event(world: &World, code: &str, seed: u64) -> Value {
+fn event(world: &World, code: &str, seed: u64) -> Value {
     let kind = world.catalogue.get(code).unwrap();
     serde_json::from_slice(&kind.sample(world.clock.now(), seed, 20, "m")).unwrap()
 }
@@ -18,7 +18,7 @@ async fn event(world: &World, code: &str, seed: u64) -> Value {
 async fn the_documents_own_history_shows_the_payload_byte_for_byte() {
     let mut world = World::start().await;
     let id = world.webhook(MANAGER, &[101]).await;
-    let event = event(&world, "101", 1).await;
+    let event = event(&world, "101", 1);
     let first = world.route(&id, &event).await;
     let second = world.route(&id, &event).await;
     world.outcome(&id, first, OutcomeKind::Delivered).await;
@@ -49,13 +49,18 @@ async fn the_documents_own_history_shows_the_payload_byte_for_byte() {
     assert!(text.contains(&event["payload"].to_string()));
 
     // Details keep the order asked for and leave out what is unknown (seed 001).
-    let ids = json!({"notificationIds": [second.to_string(), "1212-8543434-232", first.to_string()]});
+    let ids =
+        json!({"notificationIds": [second.to_string(), "1212-8543434-232", first.to_string()]});
     let path = format!("/api/v1/Webhooks/{id}/notifications");
     for method in ["PUT", "POST"] {
         let response = world.send(method, &path, MANAGER, Some(&ids)).await.is(200).response();
         assert!(response.get("webhookid").is_none());
-        let found: Vec<_> =
-            response["content"].as_array().unwrap().iter().map(|item| &item["notificationId"]).collect();
+        let found: Vec<_> = response["content"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| &item["notificationId"])
+            .collect();
         assert_eq!(found, [&json!(second.to_string()), &json!(first.to_string())]);
     }
     let unknown = json!({"notificationIds": ["1212-8543434-232"]});
@@ -67,7 +72,7 @@ async fn the_documents_own_history_shows_the_payload_byte_for_byte() {
 async fn what_was_not_delivered_is_listed_by_code_with_true_counts() {
     let mut world = World::start().await;
     let id = world.webhook(MANAGER, &[101, 103]).await;
-    let (alert, change) = (event(&world, "101", 1).await, event(&world, "103", 1).await);
+    let (alert, change) = (event(&world, "101", 1), event(&world, "103", 1));
     let failed = world.route(&id, &change).await;
     let ended = world.route(&id, &alert).await;
     let delivered = world.route(&id, &alert).await;
@@ -144,7 +149,7 @@ async fn a_list_goes_on_where_its_cursor_says() {
     let id = world.webhook(MANAGER, &[103]).await;
     let mut all = Vec::new();
     for seed in 0..5 {
-        let event = event(&world, "103", seed).await;
+        let event = event(&world, "103", seed);
         all.push(world.route(&id, &event).await.to_string());
         tokio::time::advance(Duration::from_millis(10)).await;
     }
@@ -171,7 +176,7 @@ async fn a_list_goes_on_where_its_cursor_says() {
 async fn a_view_that_lags_or_is_not_whole_is_not_answered_from() {
     let mut world = World::start().await;
     let id = world.webhook(MANAGER, &[103]).await;
-    let event = event(&world, "103", 1).await;
+    let event = event(&world, "103", 1);
     let notification = world.route(&id, &event).await.to_string();
     let path = format!("/api/v1/Webhooks/{id}/events/103/notifications?from=2024-03-17");
     let ids = json!({"notificationIds": [notification]});
@@ -194,7 +199,7 @@ async fn a_view_that_lags_or_is_not_whole_is_not_answered_from() {
 async fn a_one_time_code_is_shown_until_it_expires_and_not_sent_afterwards() {
     let mut world = World::start().await;
     let id = world.webhook(MANAGER, &[107]).await;
-    let event = event(&world, "107", 1).await;
+    let event = event(&world, "107", 1);
     let notification = world.route(&id, &event).await;
     let ids = json!({"notificationIds": [notification.to_string()]});
     let details = format!("/api/v1/Webhooks/{id}/notifications");
@@ -216,14 +221,17 @@ async fn a_one_time_code_is_shown_until_it_expires_and_not_sent_afterwards() {
 async fn deliveries(world: &World, id: &str) -> Vec<v1::DeliveryRecord> {
     let topic: TopicName = names::delivery(id.parse::<WebhookId>().unwrap());
     let records = world.records(&topic).await;
-    records.into_iter().map(|record| tidings_proto::decode(record.value.unwrap()).unwrap()).collect()
+    records
+        .into_iter()
+        .map(|record| tidings_proto::decode(record.value.unwrap()).unwrap())
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_resend_queues_a_new_run_and_shows_at_once() {
     let mut world = World::start().await;
     let id = world.webhook(MANAGER, &[101]).await;
-    let event = event(&world, "101", 1).await;
+    let event = event(&world, "101", 1);
     let ended = world.route(&id, &event).await;
     world.outcome(&id, ended, OutcomeKind::Undelivered).await;
     let other = world.webhook("pm:21", &[101]).await;
@@ -268,7 +276,7 @@ async fn a_resend_queues_a_new_run_and_shows_at_once() {
 async fn a_resend_of_a_webhook_that_is_not_active_is_refused() {
     let mut world = World::start().await;
     let id = world.webhook(MANAGER, &[103]).await;
-    let event = event(&world, "103", 1).await;
+    let event = event(&world, "103", 1);
     let notification = world.route(&id, &event).await;
     let base = format!("/api/v1/Webhooks/{id}");
     let body = json!({"webhookStatus": "inactive"});
@@ -283,7 +291,7 @@ async fn a_resend_of_a_webhook_that_is_not_active_is_refused() {
 async fn a_repeated_resend_starts_the_same_runs_and_no_others() {
     let mut world = World::start().await;
     let id = world.webhook(MANAGER, &[103]).await;
-    let event = event(&world, "103", 1).await;
+    let event = event(&world, "103", 1);
     let notification = world.route(&id, &event).await;
     let path = format!("/api/v1/Webhooks/{id}/resend");
     let body = json!({"notificationIds": [notification.to_string()]});

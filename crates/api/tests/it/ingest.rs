@@ -129,9 +129,7 @@ async fn the_table_of_bad_events() {
         event.to_string()
     };
     let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
-    let raw = |member: &str, text: &str| {
-        add(member, "HERE".into()).replace("\"HERE\"", text)
-    };
+    let raw = |member: &str, text: &str| add(member, "HERE".into()).replace("\"HERE\"", text);
     let cases: Vec<(String, &str, &str)> = vec![
         ("[]".to_owned(), "BAD_JSON", ""),
         ("7".to_owned(), "BAD_JSON", ""),
@@ -148,8 +146,17 @@ async fn the_table_of_bad_events() {
         (raw("x", &deep(31)), "TOO_DEEP", ""),
         (add("x", "y".repeat(256 << 10).into()), "TOO_LARGE", "payload"),
         (raw("x", "1e400,\"x\":1"), "DUPLICATE_KEY", "payload.x"),
-        (json!({"type": "event", "event_type": "webhook.suspended", "event_body": {}}).to_string(), "UNKNOWN_CODE", "event_type"),
-        (json!({"type": "event", "event_type": "nothing.known", "event_body": {}}).to_string(), "UNKNOWN_CODE", "event_type"),
+        (
+            json!({"type": "event", "event_type": "webhook.suspended", "event_body": {}})
+                .to_string(),
+            "UNKNOWN_CODE",
+            "event_type",
+        ),
+        (
+            json!({"type": "event", "event_type": "nothing.known", "event_body": {}}).to_string(),
+            "UNKNOWN_CODE",
+            "event_type",
+        ),
     ];
     for (event, code, field) in cases {
         let reply = world.publish(&event, &[]).await;
@@ -195,8 +202,7 @@ async fn the_limits_of_a_request() {
 async fn a_one_time_code_is_written_sealed_and_only_the_code() {
     let world = World::start().await;
     let kind = world.catalogue.get("107").unwrap();
-    let mut event: Value =
-        serde_json::from_slice(&kind.sample(NOON, 1, 20, "m")).unwrap();
+    let mut event: Value = serde_json::from_slice(&kind.sample(NOON, 1, 20, "m")).unwrap();
     event["payload"]["otpValue"] = "483291".into();
     let plain = event.to_string();
     let reply = world.publish(&plain, &[]).await.is(202).response();

@@ -1,9 +1,5 @@
 //! The API as its clients see it: requests in, answers and records out.
-#![expect(
-    clippy::unwrap_used,
-    clippy::missing_docs_in_private_items,
-    reason = "helpers of tests"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod envelope;
 mod history;

@@ -34,7 +34,10 @@ async fn the_documents_own_configurations_are_taken() {
     // The same scope again, however it is written.
     for (who, body) in [
         (ISSUER, json!({"status": "active", "messageTypeFilter": [1]})),
-        (ISSUER, json!({"pmId": 20, "productId": 345_678, "status": "active", "messageTypeFilter": [1]})),
+        (
+            ISSUER,
+            json!({"pmId": 20, "productId": 345_678, "status": "active", "messageTypeFilter": [1]}),
+        ),
         (MANAGER, json!({"pmId": 20, "status": "active", "messageTypeFilter": [1]})),
     ] {
         let reply = world.send("POST", CONFIGS, who, Some(&body)).await;
@@ -59,7 +62,13 @@ async fn the_table_of_bad_configurations() {
         (MANAGER, with("messageTypeFilter", json!([7])), 400, filter, "messageTypeFilter[0]"),
         (MANAGER, with("messageTypeFilter", json!([1, 1])), 400, filter, "messageTypeFilter[1]"),
         (MANAGER, with("messageTypeFilter", json!(["1"])), 400, filter, "messageTypeFilter[0]"),
-        (MANAGER, with("messageTypeFilter", json!(1)), 400, "INVALID_REQUEST_BODY", "messageTypeFilter"),
+        (
+            MANAGER,
+            with("messageTypeFilter", json!(1)),
+            400,
+            "INVALID_REQUEST_BODY",
+            "messageTypeFilter",
+        ),
         (MANAGER, with("pmId", 21.into()), 403, "PMCODE_NOT_VALID", "pmId"),
         (ISSUER, with("pmId", 30.into()), 400, "PMCODE_NOT_VALID", "pmId"),
         (ISSUER, with("pmId", 99.into()), 400, "PMCODE_NOT_VALID", "pmId"),

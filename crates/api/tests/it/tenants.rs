@@ -13,11 +13,26 @@ async fn a_document_is_applied_whole_or_not_at_all() {
         world.send("PUT", &path, "admin", Some(&document)).await
     };
     for (document, field) in [
-        (json!({"programmeManagers": [{"id": 40, "code": "20", "issuer": "7001"}]}), "programmeManagers[0].code"),
-        (json!({"programmeManagers": [{"id": 40, "code": "TRD", "issuer": "7001"}]}), "programmeManagers[0].code"),
-        (json!({"programmeManagers": [{"id": 40, "code": "NEW", "issuer": "9"}]}), "programmeManagers[0].issuer"),
-        (json!({"merchants": [{"key": "m1", "programmeManager": 99}]}), "merchants[0].programmeManager"),
-        (json!({"issuers": [{"id": "8000"}], "products": [{"id": 1, "programmeManager": 99}]}), "products[0].programmeManager"),
+        (
+            json!({"programmeManagers": [{"id": 40, "code": "20", "issuer": "7001"}]}),
+            "programmeManagers[0].code",
+        ),
+        (
+            json!({"programmeManagers": [{"id": 40, "code": "TRD", "issuer": "7001"}]}),
+            "programmeManagers[0].code",
+        ),
+        (
+            json!({"programmeManagers": [{"id": 40, "code": "NEW", "issuer": "9"}]}),
+            "programmeManagers[0].issuer",
+        ),
+        (
+            json!({"merchants": [{"key": "m1", "programmeManager": 99}]}),
+            "merchants[0].programmeManager",
+        ),
+        (
+            json!({"issuers": [{"id": "8000"}], "products": [{"id": 1, "programmeManager": 99}]}),
+            "products[0].programmeManager",
+        ),
         (json!({"issuers": [{"id": "8000", "extra": 1}]}), "issuers[0].extra"),
         (json!({"things": []}), "things"),
     ] {

@@ -384,11 +384,13 @@ async fn a_repeated_key_gives_the_first_answer_and_another_body_is_refused() {
     let world = World::start().await;
     let body = with("events", json!([103]));
     let key = [("idempotency-key", "one")];
-    let first = world.send_with("POST", "/api/v1/Webhooks", MANAGER, &key, Some(&body)).await.is(201);
+    let first =
+        world.send_with("POST", "/api/v1/Webhooks", MANAGER, &key, Some(&body)).await.is(201);
     let id = first.response()["webhookId"].as_str().unwrap().to_owned();
     let path = format!("/api/v1/Webhooks/{id}");
     world.send("PUT", &path, MANAGER, Some(&with("events", json!([104])))).await.is(200);
-    let again = world.send_with("POST", "/api/v1/Webhooks", MANAGER, &key, Some(&body)).await.is(201);
+    let again =
+        world.send_with("POST", "/api/v1/Webhooks", MANAGER, &key, Some(&body)).await.is(201);
     assert_eq!(again.bytes, first.bytes, "with the secret, and as it was then");
     let other = with("events", json!([105]));
     let reply = world.send_with("POST", "/api/v1/Webhooks", MANAGER, &key, Some(&other)).await;

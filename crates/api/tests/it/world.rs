@@ -11,9 +11,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidings_api::{Config, Deps, Metrics, State, router};
 use tidings_auth::{LocalIssuer, TokenRequest, Verifier, VerifierConfig};
-use tidings_broker::{AppendBatch, Broker, LocalBroker, LocalConfig, NewRecord, Retention, TopicSpec};
+use tidings_broker::{
+    AppendBatch, Broker, LocalBroker, LocalConfig, NewRecord, Retention, TopicSpec,
+};
 use tidings_catalogue::{Catalogue, Identity, decode, render, write_uid};
-use tidings_eventlog::{Backing, Batch, EventLog, Limits, MemoryDisk, Record, Source, Status, Writer};
+use tidings_eventlog::{
+    Backing, Batch, EventLog, Limits, MemoryDisk, Record, Source, Status, Writer,
+};
 use tidings_proto::{encode, format_header, v1};
 use tidings_registry::{KeysTopic, Registry, to_proto};
 use tidings_signing::{KeyBook, KeyRing, SealKey, notification_id, sha256};
@@ -27,24 +31,24 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 /// 2024-03-17T12:00:00Z.
-pub const NOON: Timestamp = Timestamp::from_secs(1_710_676_800);
+pub(crate) const NOON: Timestamp = Timestamp::from_secs(1_710_676_800);
 
-pub const ISSUER: &str = "issuer:7001";
-pub const MANAGER: &str = "pm:20";
-pub const SIBLING: &str = "pm:21";
-pub const FOREIGN_ISSUER: &str = "issuer:7002";
-pub const FOREIGN: &str = "pm:30";
+pub(crate) const ISSUER: &str = "issuer:7001";
+pub(crate) const MANAGER: &str = "pm:20";
+pub(crate) const SIBLING: &str = "pm:21";
+pub(crate) const FOREIGN_ISSUER: &str = "issuer:7002";
+pub(crate) const FOREIGN: &str = "pm:30";
 
-pub struct World {
-    pub router: Router,
-    pub broker: Broker,
-    pub registry: Registry,
-    pub keys: KeysTopic,
-    pub clock: Arc<TokioClock>,
-    pub rng: Arc<SeededRng>,
-    pub writer: Writer,
-    pub catalogue: Catalogue,
-    pub started: watch::Sender<bool>,
+pub(crate) struct World {
+    pub(crate) router: Router,
+    pub(crate) broker: Broker,
+    pub(crate) registry: Registry,
+    pub(crate) keys: KeysTopic,
+    pub(crate) clock: Arc<TokioClock>,
+    pub(crate) rng: Arc<SeededRng>,
+    pub(crate) writer: Writer,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) started: watch::Sender<bool>,
     issuer: LocalIssuer,
     positions: BTreeMap<TopicPartition, u64>,
     _tasks: JoinSet<()>,
@@ -53,45 +57,45 @@ pub struct World {
 
 /// An answer.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub bytes: Bytes,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Bytes,
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or(Value::Null)
     }
 
-    pub fn response(&self) -> Value {
+    pub(crate) fn response(&self) -> Value {
         self.json()["response"].clone()
     }
 
     /// Status, first code and its field.
-    pub fn refusal(&self) -> (u16, String, String) {
+    pub(crate) fn refusal(&self) -> (u16, String, String) {
         let error = &self.json()["errors"][0];
         let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
         (self.status.as_u16(), text("code"), text("field"))
     }
 
     #[track_caller]
-    pub fn is(self, status: u16) -> Self {
+    pub(crate) fn is(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}", String::from_utf8_lossy(&self.bytes));
         self
     }
 
     #[track_caller]
-    pub fn refuses(self, status: u16, code: &str, field: &str) {
+    pub(crate) fn refuses(self, status: u16, code: &str, field: &str) {
         assert_eq!(self.refusal(), (status, code.to_owned(), field.to_owned()));
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
-pub fn config(dev: bool) -> Config {
+pub(crate) fn config(dev: bool) -> Config {
     Config {
         dev,
         region: None,
@@ -112,11 +116,11 @@ pub fn config(dev: bool) -> Config {
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(config(false)).await
     }
 
-    pub async fn with(config: Config) -> Self {
+    pub(crate) async fn with(config: Config) -> Self {
         let clock = Arc::new(TokioClock::new(NOON));
         let rng = Arc::new(SeededRng::new(7));
         let mut metrics = MetricsRegistry::default();
@@ -211,12 +215,12 @@ impl World {
     }
 
     /// A token with every scope for `issuer:…`, `pm:…` or nobody.
-    pub fn token(&self, who: &str) -> String {
+    pub(crate) fn token(&self, who: &str) -> String {
         let scopes = ["eds.read", "eds.write", "eds.publish", "admin"];
         self.token_with(who, &scopes)
     }
 
-    pub fn token_with(&self, who: &str, scopes: &[&str]) -> String {
+    pub(crate) fn token_with(&self, who: &str, scopes: &[&str]) -> String {
         let request = TokenRequest {
             subject: "tester".to_owned(),
             issuer: who.strip_prefix("issuer:").map(str::to_owned),
@@ -227,13 +231,19 @@ impl World {
         self.issuer.sign(&request, self.clock.now()).unwrap()
     }
 
-    pub async fn send(&self, method: &str, path: &str, who: &str, body: Option<&Value>) -> Reply {
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        who: &str,
+        body: Option<&Value>,
+    ) -> Reply {
         let headers = [("authorization", format!("Bearer {}", self.token(who)))];
         let body = body.map(|body| ("application/json", body.to_string()));
         self.send_raw(method, path, &headers, body).await
     }
 
-    pub async fn send_with(
+    pub(crate) async fn send_with(
         &self,
         method: &str,
         path: &str,
@@ -247,7 +257,7 @@ impl World {
         self.send_raw(method, path, &all, body).await
     }
 
-    pub async fn send_raw(
+    pub(crate) async fn send_raw(
         &self,
         method: &str,
         path: &str,
@@ -272,7 +282,7 @@ impl World {
     }
 
     /// Publishes lines as NDJSON.
-    pub async fn publish(&self, lines: &str, headers: &[(&str, &str)]) -> Reply {
+    pub(crate) async fn publish(&self, lines: &str, headers: &[(&str, &str)]) -> Reply {
         let mut all = vec![("authorization", format!("Bearer {}", self.token("")))];
         all.extend(headers.iter().map(|(name, value)| (*name, (*value).to_owned())));
         self.send_raw(
@@ -285,14 +295,14 @@ impl World {
     }
 
     /// Registers a webhook and gives its id.
-    pub async fn webhook(&self, who: &str, events: &[u16]) -> String {
+    pub(crate) async fn webhook(&self, who: &str, events: &[u16]) -> String {
         let body = json!({"events": events, "config": {"url": "https://example.com/hook"}});
         let reply = self.send("POST", "/api/v1/Webhooks", who, Some(&body)).await.is(201);
         reply.response()["webhookId"].as_str().unwrap().to_owned()
     }
 
     /// Writes the decision that a router would write: `event` goes to `webhook`.
-    pub async fn route(&mut self, webhook: &str, event: &Value) -> NotificationId {
+    pub(crate) async fn route(&mut self, webhook: &str, event: &Value) -> NotificationId {
         let webhook: WebhookId = webhook.parse().unwrap();
         let bytes = event.to_string().into_bytes();
         let event = decode(&self.catalogue, None, &bytes).unwrap();
@@ -380,7 +390,12 @@ impl World {
     }
 
     /// Writes a fact that a sender would write.
-    pub async fn outcome(&mut self, webhook: &str, id: NotificationId, kind: v1::OutcomeKind) {
+    pub(crate) async fn outcome(
+        &mut self,
+        webhook: &str,
+        id: NotificationId,
+        kind: v1::OutcomeKind,
+    ) {
         let webhook: WebhookId = webhook.parse().unwrap();
         let slot = tidings_signing::slot(webhook);
         let failed = kind == v1::OutcomeKind::Undelivered || kind == v1::OutcomeKind::AttemptFailed;
@@ -409,7 +424,13 @@ impl World {
     }
 
     /// Writes a record that a router would set aside; gives its id.
-    pub async fn quarantine(&self, topic: &str, bytes: &[u8], code: &str, field: &str) -> String {
+    pub(crate) async fn quarantine(
+        &self,
+        topic: &str,
+        bytes: &[u8],
+        code: &str,
+        field: &str,
+    ) -> String {
         let from = TopicPartition::new(topic, 0);
         let aad = quarantine_aad(&from, 5);
         let sealed = self.registry.ring().seal(&SealKey::Quarantine, &aad, bytes, self.nonce());
@@ -444,7 +465,7 @@ impl World {
     }
 
     /// Reads both topics to their ends, as a recorder does.
-    pub async fn fold(&mut self) {
+    pub(crate) async fn fold(&mut self) {
         let routed = (0..ROUTED_PARTITIONS).map(|number| (Source::Routed, number));
         let outcomes = (0..OUTCOME_PARTITIONS).map(|number| (Source::Outcomes, number));
         for (source, partition) in routed.chain(outcomes) {
@@ -469,13 +490,13 @@ impl World {
         self.say_complete();
     }
 
-    pub fn say_complete(&self) {
+    pub(crate) fn say_complete(&self) {
         let as_of = self.clock.now() + Duration::from_secs(1);
         self.writer.set_status(Status { complete: true, progress: 1.0, as_of });
     }
 
     /// The values of all records of a topic.
-    pub async fn records(&self, topic: &TopicName) -> Vec<tidings_broker::Record> {
+    pub(crate) async fn records(&self, topic: &TopicName) -> Vec<tidings_broker::Record> {
         let mut all = Vec::new();
         for partition in 0..self.broker.describe(topic).await.unwrap().partitions {
             let of = TopicPartition::new(topic, partition);

@@ -1,1 +1,378 @@
-//! The state of a webhook through attempts, waits and ends.
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use proptest::prelude::*;
+use tidings_types::{AttemptCode, Sabotage};
+
+use super::*;
+use crate::{Arrived, Checkpoint, Limits, OutcomeSeen, Report, SlotEvent, SlotFold};
+
+fn hook() -> (Hook<u32>, Process) {
+    let ladder = Ladder::new([0, 10, 10, 10].map(Duration::from_millis).to_vec()).unwrap();
+    let id = WebhookId::from_bytes([1; 16]);
+    let mut hook = Hook::new(id, Standing::Active, 4, Arc::new(ladder));
+    hook.add_partition(0, 0);
+    (hook, Process::new(Limits::default()))
+}
+
+fn arrived(offset: u64, n: u8, run: u8) -> Arrived<u32> {
+    Arrived {
+        offset,
+        notification: NotificationId::from_bytes([n; 16]),
+        run: RunId::from_bytes([run; 16]),
+        lane: Lane::Standard,
+        deadline: None,
+        size: 100,
+        body: u32::from(n),
+    }
+}
+
+fn at(offset: u64) -> At {
+    At { partition: 0, offset }
+}
+
+fn now(millis: i64) -> Timestamp {
+    Timestamp::from_millis(1_000_000 + millis)
+}
+
+fn report(status: u16) -> Report {
+    let code = if status == 200 { AttemptCode::Delivered } else { AttemptCode::Http };
+    let attempt = AttemptFact { code, http_status: status, duration: Duration::ZERO };
+    Report { attempt, retry_after: None }
+}
+
+fn attempt(step: Step<u32>) -> Attempt<u32> {
+    match step {
+        Step::Attempt(attempt) => attempt,
+        Step::Load(_) | Step::Idle => panic!("{step:?} is no attempt"),
+    }
+}
+
+fn acknowledge(hook: &mut Hook<u32>, process: &mut Process, millis: i64) -> Vec<FactKind> {
+    let facts: Vec<Fact> = hook.facts().collect();
+    for fact in &facts {
+        hook.acknowledged(fact, Some(0), now(millis), process);
+    }
+    facts.iter().map(|fact| fact.kind).collect()
+}
+
+#[test]
+fn a_checkpoint_shows_an_end_only_once_the_log_has_acknowledged_it() {
+    let (mut hook, mut process) = hook();
+    hook.arrived(0, arrived(0, 1, 0), &mut process);
+    let first = attempt(hook.next(now(0), &mut process));
+    hook.finished(first.at, &report(200), now(1), 0, &mut process);
+    let (before, needed) = hook.cut(0, Sabotage::None).unwrap();
+    assert_eq!((before.next, before.open.len(), needed), (1, 1, 0));
+    assert_eq!(before.open[0].totals.attempts, 0);
+    assert_eq!(acknowledge(&mut hook, &mut process, 2), [FactKind::Delivered]);
+    let (after, _) = hook.cut(0, Sabotage::None).unwrap();
+    assert_eq!((after.next, after.open.len()), (1, 0));
+    assert_eq!(process.in_flight, [0, 0]);
+    assert_eq!(process.facts, 0);
+}
+
+#[test]
+fn a_resend_does_not_join_what_has_been_handed_to_the_log_as_ended() {
+    let (mut hook, mut process) = hook();
+    hook.arrived(0, arrived(0, 1, 0), &mut process);
+    let first = attempt(hook.next(now(0), &mut process));
+    hook.finished(first.at, &report(200), now(1), 0, &mut process);
+    hook.arrived(0, arrived(1, 1, 9), &mut process);
+    let second = attempt(hook.next(now(2), &mut process));
+    assert_eq!((second.at, second.number), (at(1), 1));
+}
+
+#[test]
+fn a_resend_that_joins_an_attempt_in_flight_makes_the_next_one_due_at_once() {
+    let (mut hook, mut process) = hook();
+    hook.arrived(0, arrived(0, 1, 0), &mut process);
+    let first = attempt(hook.next(now(0), &mut process));
+    hook.arrived(0, arrived(1, 1, 9), &mut process);
+    assert!(matches!(hook.next(now(1), &mut process), Step::Idle));
+    assert_eq!(
+        acknowledge(&mut hook, &mut process, 1),
+        [FactKind::TakenUp, FactKind::Joined]
+    );
+    hook.finished(first.at, &report(500), now(2), 0, &mut process);
+    assert_eq!(acknowledge(&mut hook, &mut process, 2), [FactKind::AttemptFailed]);
+    let again = attempt(hook.next(now(2), &mut process));
+    assert_eq!((again.at, again.number), (at(0), 2));
+}
+
+#[test]
+fn a_trim_never_passes_an_open_notification_nor_the_last_mark() {
+    let (mut hook, mut process) = hook();
+    for offset in 0..4 {
+        let n = u8::try_from(offset).unwrap();
+        hook.arrived(0, arrived(offset, n, 0), &mut process);
+    }
+    let attempts: Vec<_> = (0..4).map(|_| attempt(hook.next(now(0), &mut process))).collect();
+    for attempt in attempts.iter().filter(|attempt| attempt.at != at(1)) {
+        hook.finished(attempt.at, &report(200), now(1), 0, &mut process);
+    }
+    acknowledge(&mut hook, &mut process, 1);
+    let (_, needed) = hook.cut(0, Sabotage::None).unwrap();
+    assert_eq!(needed, 1);
+    assert_eq!(hook.trim_to(0, 1, Sabotage::None), None, "no mark yet");
+    hook.marked(0, needed);
+    assert_eq!(hook.trim_to(0, 1, Sabotage::None), Some(1));
+    hook.finished(at(1), &report(200), now(2), 0, &mut process);
+    acknowledge(&mut hook, &mut process, 2);
+    assert_eq!(hook.trim_to(0, 1, Sabotage::None), None, "the mark is of before");
+    assert_eq!(hook.trim_to(0, 1, Sabotage::TrimWithoutMark), Some(3));
+}
+
+#[test]
+fn a_long_wait_drops_the_body_and_reads_it_again() {
+    let (mut hook, mut process) = hook();
+    hook.arrived(0, arrived(0, 1, 0), &mut process);
+    let first = attempt(hook.next(now(0), &mut process));
+    let later = Report { retry_after: Some(Duration::from_secs(100)), ..report(503) };
+    hook.finished(first.at, &later, now(1), 0, &mut process);
+    acknowledge(&mut hook, &mut process, 1);
+    assert_eq!(process.kept_bytes, 0);
+    assert!(matches!(hook.next(now(200_000), &mut process), Step::Load(place) if place == at(0)));
+    let other = hook.loaded(at(0), Some(arrived(0, 1, 0)), now(200_000), &mut process);
+    assert_eq!(other.map(|attempt| attempt.number), Some(2));
+}
+
+#[test]
+fn past_its_limit_of_open_ones_the_oldest_that_waits_ends() {
+    let (mut hook, mut process) = hook();
+    process.limits.max_open = 2;
+    for n in 0..3 {
+        hook.arrived(0, arrived(u64::from(n), n, 0), &mut process);
+    }
+    for _ in 0..2 {
+        let attempt = attempt(hook.next(now(0), &mut process));
+        hook.finished(attempt.at, &report(500), now(0), 0, &mut process);
+        acknowledge(&mut hook, &mut process, 0);
+    }
+    attempt(hook.next(now(1), &mut process));
+    let facts: Vec<Fact> = hook.facts().collect();
+    assert_eq!(facts[0].kind, FactKind::Undelivered(EndReason::TooManyOpen));
+    assert_eq!(facts[0].entry.at, at(0));
+}
+
+/// One step of a random run of one webhook.
+#[derive(Clone, Debug)]
+enum Act {
+    Arrive,
+    Replay(u8),
+    Resend(u8),
+    Start,
+    Finish(u8, bool),
+    Acknowledge,
+    Checkpoint,
+    TakeOver,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        3 => Just(Act::Arrive),
+        1 => any::<u8>().prop_map(Act::Replay),
+        1 => any::<u8>().prop_map(Act::Resend),
+        4 => Just(Act::Start),
+        4 => (any::<u8>(), any::<bool>()).prop_map(|(n, ok)| Act::Finish(n, ok)),
+        3 => Just(Act::Acknowledge),
+        2 => Just(Act::Checkpoint),
+        1 => Just(Act::TakeOver),
+    ]
+}
+
+/// A log and an owner that is replaced at any moment.
+struct Run {
+    log: Vec<Arrived<u32>>,
+    read: usize,
+    outcomes: Vec<Fact>,
+    checkpoint: Checkpoint,
+    mark: usize,
+    hook: Hook<u32>,
+    process: Process,
+    flying: Vec<At>,
+    time: i64,
+    /// Attempts that were accepted, by notification and run.
+    accepted: BTreeMap<(NotificationId, RunId), u32>,
+    takeovers: u32,
+}
+
+impl Run {
+    fn new() -> Self {
+        let (hook, process) = hook();
+        Self {
+            log: Vec::new(),
+            read: 0,
+            outcomes: Vec::new(),
+            checkpoint: Checkpoint::default(),
+            mark: 0,
+            hook,
+            process,
+            flying: Vec::new(),
+            time: 0,
+            accepted: BTreeMap::new(),
+            takeovers: 0,
+        }
+    }
+
+    fn read_on(&mut self) {
+        for record in &self.log[self.read..] {
+            self.hook.arrived(0, record.clone(), &mut self.process);
+        }
+        self.read = self.log.len();
+    }
+
+    fn append(&mut self, n: u8, run: u8) {
+        let offset = u64::try_from(self.log.len()).unwrap();
+        self.log.push(arrived(offset, n, run));
+    }
+
+    fn acknowledge(&mut self) {
+        let facts: Vec<Fact> = self.hook.facts().collect();
+        for fact in facts {
+            self.outcomes.push(fact);
+            self.hook.acknowledged(&fact, Some(0), now(self.time), &mut self.process);
+        }
+    }
+
+    fn start(&mut self) {
+        match self.hook.next(now(self.time), &mut self.process) {
+            Step::Attempt(attempt) => self.flying.push(attempt.at),
+            Step::Load(place) => {
+                let record = self.log[usize::try_from(place.offset).unwrap()].clone();
+                let time = now(self.time);
+                if self.hook.loaded(place, Some(record), time, &mut self.process).is_some() {
+                    self.flying.push(place);
+                }
+            }
+            Step::Idle => {}
+        }
+    }
+
+    fn finish(&mut self, n: u8, ok: bool) {
+        if self.flying.is_empty() {
+            return;
+        }
+        let place = self.flying.remove(usize::from(n) % self.flying.len());
+        let record = &self.log[usize::try_from(place.offset).unwrap()];
+        if ok {
+            *self.accepted.entry((record.notification, record.run)).or_default() += 1;
+        }
+        let report = report(if ok { 200 } else { 500 });
+        self.hook.finished(place, &report, now(self.time), 7, &mut self.process);
+    }
+
+    fn take_over(&mut self) {
+        self.takeovers += 1;
+        let mut fold = SlotFold::new(Sabotage::None);
+        fold.slot_record(0, 0, SlotEvent::Took);
+        let id = self.hook.id();
+        for part in self.checkpoint.clone().into_parts(id, 0, 1, 3) {
+            fold.slot_record(1, 0, SlotEvent::Checkpoint(part));
+        }
+        fold.slot_record(2, 0, SlotEvent::Mark { outcomes_next: 0 });
+        let seen = |fact: &Fact| OutcomeSeen {
+            webhook: id,
+            entry: fact.entry,
+            kind: fact.kind,
+            took: 0,
+            time: fact.time,
+            gone: false,
+        };
+        for fact in &self.outcomes[self.mark..] {
+            fold.outcome(&seen(fact));
+        }
+        let (checkpoints, _) = fold.finish();
+        let state = checkpoints.get(&(id, 0)).cloned().unwrap_or_default();
+        let (mut fresh, process) = hook();
+        self.process = process;
+        fresh.restore(0, &state, now(self.time), &mut self.process);
+        for fact in &self.outcomes {
+            let entry = fact.entry;
+            fresh.refill(entry.notification, entry.run, entry.at, &mut self.process);
+        }
+        self.hook = fresh;
+        self.flying.clear();
+        self.read = usize::try_from(state.next).unwrap();
+        self.checkpoint = state;
+        self.mark = self.outcomes.len();
+        self.read_on();
+    }
+
+    fn act(&mut self, act: &Act) {
+        self.time += 3;
+        let known = u8::try_from(self.log.len()).unwrap_or(u8::MAX).max(1);
+        match act {
+            Act::Arrive => self.append(known, 0),
+            Act::Replay(n) => self.append(n % known, 0),
+            Act::Resend(n) => self.append(n % known, known),
+            Act::Start => self.start(),
+            Act::Finish(n, ok) => self.finish(*n, *ok),
+            Act::Acknowledge => self.acknowledge(),
+            Act::Checkpoint => {
+                if let Some((checkpoint, _)) = self.hook.cut(0, Sabotage::None) {
+                    self.checkpoint = checkpoint;
+                    self.mark = self.outcomes.len();
+                }
+            }
+            Act::TakeOver => self.take_over(),
+        }
+        self.read_on();
+    }
+
+    /// Lets everything come to its end.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.time += 5;
+            self.start();
+            while !self.flying.is_empty() {
+                self.finish(0, true);
+            }
+            self.acknowledge();
+            if self.hook.is_settled() {
+                return;
+            }
+        }
+        panic!("it never settles: {:?}", self.hook);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// Whatever happens and whoever takes over: each record of the log gets exactly
+    /// one end or was a duplicate, attempts only rise, and what has ended is not
+    /// sent again.
+    #[test]
+    fn every_record_has_one_end_over_any_takeovers(
+        acts in proptest::collection::vec(act(), 0..120),
+    ) {
+        let mut run = Run::new();
+        for act in &acts {
+            run.act(act);
+        }
+        run.settle();
+        let mut ends = BTreeMap::new();
+        let mut attempts: BTreeMap<At, u32> = BTreeMap::new();
+        for fact in &run.outcomes {
+            prop_assert!(!ends.contains_key(&fact.entry.at), "a fact after the end: {fact:?}");
+            let before = attempts.insert(fact.entry.at, fact.entry.totals.attempts).unwrap_or(0);
+            prop_assert!(fact.entry.totals.attempts >= before, "{fact:?} after {before}");
+            if fact.kind.is_end() {
+                ends.insert(fact.entry.at, fact.kind);
+            }
+        }
+        let mut first_of: BTreeMap<(NotificationId, RunId), u64> = BTreeMap::new();
+        for record in &run.log {
+            let first = *first_of.entry((record.notification, record.run)).or_insert(record.offset);
+            let ended = ends.contains_key(&at(record.offset));
+            prop_assert_eq!(ended, first == record.offset, "offset {}", record.offset);
+        }
+        for (id, accepted) in &run.accepted {
+            prop_assert!(*accepted <= 1 + run.takeovers, "{id:?} was accepted {accepted} times");
+        }
+        prop_assert_eq!(run.process.in_flight, [0, 0]);
+        prop_assert_eq!(run.process.facts, 0);
+        prop_assert_eq!(run.process.ahead_bytes, 0);
+        prop_assert_eq!(run.process.kept_bytes, 0);
+    }
+}

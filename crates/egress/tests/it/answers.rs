@@ -170,7 +170,7 @@ async fn ep25_ep26_a_redirection_is_refused_and_its_target_sees_nothing() {
     let hostile = Receiver::start().await.unwrap();
     for status in [301, 302, 303, 307, 308] {
         for location in
-            [&hostile.url("/stolen")[..], "http://169.254.169.254/", "file:///etc/passwd"]
+            [hostile.url("/stolen").as_str(), "http://169.254.169.254/", "file:///etc/passwd"]
         {
             let report = attempt(Behaviour::answer(status, &[("location", location)], b"")).await;
             assert_answered(&report, AttemptCode::RedirectRefused, status);

@@ -1,6 +1,7 @@
 //! What the readers bring.
 
 use tidings_broker::{Fetched, ReadError, Record};
+use tidings_delivery::Standing;
 use tidings_types::{Partition, TopicPartition};
 
 use super::Running;
@@ -55,6 +56,8 @@ impl Running {
                 self.readers.assign(from.clone(), *first);
             }
             ReadError::BeyondEnd { .. } => self.tail_lost(slot),
+            // Its topic may have gone already, or never had an urgent partition.
+            ReadError::UnknownPartition(_) if row.webhook.standing == Standing::Deleted => {}
             ReadError::UnknownPartition(_)
             | ReadError::Unavailable
             | ReadError::Damaged { .. } => {

@@ -45,7 +45,7 @@ impl Running {
     fn update(&mut self, key: RowKey, webhook: Arc<Webhook>) {
         let now = self.now();
         let Some(row) = self.table.get_mut(key) else { return };
-        if row.webhook.version == webhook.version && row.webhook.standing == webhook.standing {
+        if Arc::ptr_eq(&row.webhook, &webhook) {
             return;
         }
         let ladder = Arc::clone(self.config.ladders.get_or_standard(&webhook.ladder));

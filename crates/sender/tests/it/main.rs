@@ -279,7 +279,7 @@ async fn nothing_but_failures_suspends_the_webhook_and_ends_its_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_did_not_poll_sends_nothing_before_its_fence_has_answered() {
+async fn a_second_sender_takes_its_share_and_nothing_is_sent_twice() {
     let mut world = World::new().await;
     world.webhook(hook_id(1)).await;
     world.sender(1);

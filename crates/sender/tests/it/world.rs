@@ -40,8 +40,6 @@ pub(crate) struct Call {
 pub(crate) enum Answer {
     Status(u16),
     RetryAfter(u16, &'static str),
-    /// Never answers.
-    Hang,
 }
 
 type Behave = dyn Fn(&Call) -> Answer + Send + Sync;
@@ -85,7 +83,6 @@ impl Attempts for Scripted {
                 Answer::RetryAfter(status, value) => {
                     (status, Some(Bytes::from_static(value.as_bytes())))
                 }
-                Answer::Hang => std::future::pending().await,
             };
             AttemptReport {
                 code: if (200..300).contains(&status) {

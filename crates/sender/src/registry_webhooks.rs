@@ -1,0 +1,271 @@
+//! The webhooks of the registry, prepared for sending.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::HeaderValue;
+use parking_lot::Mutex;
+use tidings_delivery::Standing;
+use tidings_egress::{Policy, Target};
+use tidings_registry::{
+    Change, EntityKey, HookSignature, KeysTopic, ProposeError, Registry, Snapshot, State,
+    TombStone, Webhook as Registered,
+};
+use tidings_types::{BoxFuture, HookOwner, Scope, Slot, WebhookId, WebhookStatus};
+use tokio::sync::watch;
+
+use crate::{
+    deps::{BucketKeys, Webhooks, WebhooksError},
+    webhook::{LiveSecret, Owner, Signing, Webhook, fixed_headers},
+};
+
+/// What turns a registered webhook into one that can be sent to.
+#[derive(Clone, Debug)]
+pub struct RegistryWebhooksConfig {
+    /// Which URLs may be sent to; a stored one that is refused now ends attempts
+    /// as `BAD_CONFIG`.
+    pub policy: Policy,
+    pub user_agent: String,
+    /// The ladder of a webhook that names none...
+    pub default_ladder: String,
+    /// ...and of a merchant's hook.
+    pub merchant_ladder: String,
+    /// The names that a webhook claims: a change of it has to claim them again.
+    pub claims: fn(&Registered) -> Vec<String>,
+}
+
+type Prepared = BTreeMap<WebhookId, Arc<Webhook>>;
+
+struct Shared {
+    registry: Registry,
+    config: RegistryWebhooksConfig,
+    /// By slot, what was handed out last: a webhook is prepared once per version.
+    /// Bounded by the webhooks there are.
+    prepared: Mutex<BTreeMap<Slot, Prepared>>,
+}
+
+/// [`Webhooks`] over the registry. Cheap to clone.
+#[derive(Clone)]
+pub struct RegistryWebhooks(Arc<Shared>);
+
+impl fmt::Debug for RegistryWebhooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RegistryWebhooks")
+    }
+}
+
+impl RegistryWebhooks {
+    pub fn new(registry: Registry, config: RegistryWebhooksConfig) -> Self {
+        Self(Arc::new(Shared { registry, config, prepared: Mutex::default() }))
+    }
+
+    fn prepare(&self, snapshot: &Snapshot, registered: &Registered) -> Webhook {
+        let config = &self.0.config;
+        let settings = &registered.settings;
+        let default = match registered.owner {
+            HookOwner::Merchant(_) => &config.merchant_ladder,
+            HookOwner::Client(_) | HookOwner::Operator => &config.default_ladder,
+        };
+        let basic = registered.basic.as_ref().and_then(|basic| {
+            let mut plain = basic.username.clone().into_bytes();
+            plain.push(b':');
+            plain.extend_from_slice(basic.password.expose());
+            HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(&plain))).ok()
+        });
+        let custom = registered.headers.iter().map(|header| {
+            // A space is sent as a hyphen (design §10).
+            (header.name.replace(' ', "-").to_ascii_lowercase(), header.value.clone())
+        });
+        Webhook {
+            id: registered.id,
+            version: registered.version,
+            standing: registered.status.into(),
+            deleted: None,
+            owner: owner(&registered.owner),
+            target: Target::parse(&registered.url, &config.policy).ok().map(Arc::new),
+            headers: fixed_headers(&config.user_agent, custom, basic.as_ref()),
+            timeout: settings.timeout,
+            max_in_flight: usize::try_from(settings.max_in_flight).unwrap_or(1),
+            ladder: settings.ladder.clone().unwrap_or_else(|| default.clone()),
+            partitions: registered.partitions,
+            signing: signing(snapshot, registered),
+        }
+    }
+}
+
+fn owner(owner: &HookOwner) -> Owner {
+    match owner {
+        HookOwner::Client(Scope::Issuer(id)) => Owner::Issuer(id.0.as_ref().to_owned()),
+        HookOwner::Client(Scope::ProgrammeManager(id)) => Owner::ProgrammeManager(id.0),
+        HookOwner::Merchant(key) => Owner::Merchant(key.0.as_ref().to_owned()),
+        HookOwner::Operator => Owner::Operator,
+    }
+}
+
+fn signing(snapshot: &Snapshot, registered: &Registered) -> Signing {
+    let HookOwner::Merchant(merchant) = &registered.owner else {
+        let wants = registered.settings.signatures.iter().any(|scheme| scheme == "v1");
+        let secrets = registered.signing_secrets.iter().filter(|_| wants);
+        return Signing::Standard(
+            secrets
+                .map(|live| LiveSecret { secret: live.secret.clone(), not_after: live.not_after })
+                .collect(),
+        );
+    };
+    Signing::Merchant(match &registered.signature {
+        HookSignature::None => None,
+        HookSignature::SignatureKey(key) => Some(key.clone()),
+        HookSignature::SourceKey(id) => {
+            snapshot.merchants.get(merchant).and_then(|merchant| merchant.source_key(id)).cloned()
+        }
+    })
+}
+
+/// Whether what was prepared may depend on more than the webhook's version.
+fn depends_on_merchant(registered: &Registered) -> bool {
+    matches!(registered.signature, HookSignature::SourceKey(_))
+}
+
+/// A deleted webhook: nothing is sent to it, its queue ends.
+fn deleted(id: WebhookId, stone: &TombStone) -> Webhook {
+    Webhook {
+        id,
+        version: stone.version,
+        standing: Standing::Deleted,
+        deleted: Some(stone.deleted),
+        owner: Owner::Operator,
+        target: None,
+        headers: http::HeaderMap::new(),
+        timeout: std::time::Duration::from_secs(15),
+        max_in_flight: 1,
+        ladder: String::new(),
+        // It may have had an urgent one.
+        partitions: 2,
+        signing: Signing::Merchant(None),
+    }
+}
+
+impl Webhooks for RegistryWebhooks {
+    fn fold_to_end(&self) -> BoxFuture<'static, Result<(), WebhooksError>> {
+        let registry = self.0.registry.clone();
+        Box::pin(async move {
+            match registry.fold_to_end().await {
+                Ok(_snapshot) => Ok(()),
+                Err(error) => {
+                    tracing::warn!(%error, "the registry cannot be read to its end");
+                    Err(WebhooksError::Unavailable)
+                }
+            }
+        })
+    }
+
+    fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.registry.subscribe()
+    }
+
+    fn in_slot(&self, slot: Slot) -> Vec<Arc<Webhook>> {
+        let snapshot = self.0.registry.snapshot();
+        let mut prepared = self.0.prepared.lock();
+        let before = prepared.remove(&slot).unwrap_or_default();
+        let known = |id: &WebhookId, version: u64, standing: Standing| {
+            let known = before.get(id)?;
+            (known.version == version && known.standing == standing).then(|| Arc::clone(known))
+        };
+        let mut now = Prepared::new();
+        for registered in snapshot.webhooks_in_slot(slot) {
+            let reused = known(&registered.id, registered.version, registered.status.into())
+                .filter(|_| !depends_on_merchant(registered));
+            let webhook = reused.unwrap_or_else(|| Arc::new(self.prepare(&snapshot, registered)));
+            now.insert(registered.id, webhook);
+        }
+        for (id, stone) in snapshot.deleted_webhooks.iter() {
+            if stone.slot != slot || stone.topic_deleted {
+                continue;
+            }
+            let webhook = known(id, stone.version, Standing::Deleted)
+                .unwrap_or_else(|| Arc::new(deleted(*id, stone)));
+            now.insert(*id, webhook);
+        }
+        let webhooks = now.values().cloned().collect();
+        prepared.insert(slot, now);
+        webhooks
+    }
+
+    fn suspend(
+        &self,
+        webhook: WebhookId,
+        version: u64,
+        reason: &'static str,
+    ) -> BoxFuture<'static, Result<(), WebhooksError>> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            let snapshot = shared.registry.snapshot();
+            let registered = snapshot.webhooks.get(&webhook).ok_or(WebhooksError::Conflict)?;
+            if registered.version != version || registered.status != WebhookStatus::Active {
+                return Err(WebhooksError::Conflict);
+            }
+            let mut state = registered.as_ref().clone();
+            state.status = WebhookStatus::Suspended;
+            reason.clone_into(&mut state.suspended_reason);
+            let claims = (shared.config.claims)(&state);
+            let state = State::Webhook(Box::new(state));
+            propose(&shared.registry, webhook, version, claims, state).await
+        })
+    }
+
+    fn topic_deleted(
+        &self,
+        webhook: WebhookId,
+        version: u64,
+    ) -> BoxFuture<'static, Result<(), WebhooksError>> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            let snapshot = shared.registry.snapshot();
+            let stone = snapshot.deleted_webhooks.get(&webhook).ok_or(WebhooksError::Conflict)?;
+            let state = State::Deleted { topic_deleted: true, at: stone.deleted };
+            propose(&shared.registry, webhook, version, Vec::new(), state).await
+        })
+    }
+}
+
+async fn propose(
+    registry: &Registry,
+    webhook: WebhookId,
+    expected_version: u64,
+    claims: Vec<String>,
+    state: State,
+) -> Result<(), WebhooksError> {
+    let change = Change {
+        entity: EntityKey::new("webhook", webhook),
+        expected_version,
+        claims,
+        command: None,
+        actor: "platform".to_owned(),
+        trace: String::new(),
+        state,
+    };
+    match registry.propose(change).await {
+        Ok(_accepted) => Ok(()),
+        Err(
+            ProposeError::VersionConflict { .. }
+            | ProposeError::Claimed { .. }
+            | ProposeError::Repeated { .. },
+        ) => Err(WebhooksError::Conflict),
+        Err(ProposeError::Unavailable | ProposeError::Unknown) => Err(WebhooksError::Unavailable),
+    }
+}
+
+impl BucketKeys for Arc<KeysTopic> {
+    fn fold_to_end(&self) -> BoxFuture<'static, bool> {
+        let topic = Self::clone(self);
+        Box::pin(async move {
+            match topic.read_to_end().await {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::warn!(%error, "the topic of bucket keys cannot be read to its end");
+                    false
+                }
+            }
+        })
+    }
+}
