@@ -3,6 +3,7 @@
 
 pub(crate) mod body;
 pub(crate) mod change;
+pub use change::claims as webhook_claims;
 mod create;
 pub(crate) mod headers;
 pub(crate) mod registering;

@@ -24,7 +24,7 @@ mod store;
 use std::{path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
-use tidings_types::{Clock, Offset, Timestamp, TopicName, TopicPartition};
+use tidings_types::{Clock, Offset, Sabotage, Timestamp, TopicName, TopicPartition};
 use tokio::sync::oneshot;
 
 use self::{
@@ -84,6 +84,8 @@ pub struct LocalConfig {
     pub sync_delay: Duration,
     /// In place of the system's answer, for tests.
     pub free_space: Option<Arc<dyn FreeSpace>>,
+    /// A rule to break; [`Sabotage::None`] outside of tests.
+    pub sabotage: Sabotage,
 }
 
 impl LocalConfig {
@@ -121,6 +123,7 @@ impl Default for LocalConfig {
             disk_reserve_bytes: Self::DISK_RESERVE_BYTES,
             sync_delay: Duration::ZERO,
             free_space: None,
+            sabotage: Sabotage::None,
         }
     }
 }

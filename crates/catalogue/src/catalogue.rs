@@ -6,6 +6,9 @@ use serde::Deserialize;
 
 use crate::event_type::{EventType, TypeFile};
 
+/// The most partitions that a setting may give a topic.
+const MAX_PARTITIONS: u32 = 1000;
+
 /// The part of a topic's name for Tidings' own events.
 pub(crate) const OPS: &str = "ops";
 
@@ -76,6 +79,29 @@ impl Catalogue {
     /// As [`Self::from_files`].
     pub fn with_file(&self, name: &str, text: &str) -> Result<Self, CatalogueError> {
         self.with_files([(name, text)])
+    }
+
+    /// The same types with other numbers of partitions for some topics.
+    ///
+    /// # Errors
+    /// A name that no type has, or no partition at all.
+    pub fn with_partitions(
+        &self,
+        partitions: &BTreeMap<String, u32>,
+    ) -> Result<Self, CatalogueError> {
+        let mut types = self.types.to_vec();
+        for (name, count) in partitions {
+            let refuse = |problem: &str| CatalogueError {
+                file: "partitions".to_owned(),
+                problem: format!("`{name}`: {problem}"),
+            };
+            let index = self.by_name.get(name).ok_or_else(|| refuse("no such event type"))?;
+            if !(1..=MAX_PARTITIONS).contains(count) {
+                return Err(refuse("must be 1 to 1000"));
+            }
+            types[*index].set_partitions(*count);
+        }
+        Ok(Self { types: types.into(), by_name: Arc::clone(&self.by_name) })
     }
 
     fn with_files<'a>(

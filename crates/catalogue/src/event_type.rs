@@ -215,6 +215,10 @@ impl EventType {
         &self.ladder
     }
 
+    pub(crate) fn set_partitions(&mut self, partitions: u32) {
+        self.partitions = partitions;
+    }
+
     /// How many partitions its topic is made with.
     pub fn partitions(&self) -> u32 {
         self.partitions

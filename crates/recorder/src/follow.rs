@@ -184,6 +184,7 @@ impl<'a> Follow<'a> {
     }
 
     async fn fetched(&mut self, fetched: Vec<Fetched>) -> Result<(), Stop> {
+        self.deps.failpoints.reach("recorder.after_poll");
         let mut ready = Ready::default();
         for Fetched { from, records } in fetched {
             let Some(part) = part(&from) else { continue };
@@ -242,6 +243,7 @@ impl<'a> Follow<'a> {
         let records = ready.batch.len();
         let started = self.deps.clock.monotonic();
         let applied = self.writer.apply(ready.batch).await?;
+        self.deps.failpoints.reach("recorder.after_write_before_flush");
         let took = self.deps.clock.monotonic().since(started);
         self.deps.metrics.fold_duration.observe(took.as_secs_f64());
         self.deps.metrics.batch_records.observe(f64::from(u32::try_from(records).unwrap_or(0)));

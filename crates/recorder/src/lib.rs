@@ -20,4 +20,4 @@ mod service;
 
 pub use handle::{AccountError, Handle};
 pub use metrics::Metrics;
-pub use service::{Config, Deps, RunError, Service};
+pub use service::{Config, Deps, Failpoints, RunError, Service};

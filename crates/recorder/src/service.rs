@@ -1,7 +1,7 @@
 //! The service: opens the event log, follows the topics, and begins anew when the
 //! store cannot be trusted.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{fmt, ops::ControlFlow, sync::Arc, time::Duration};
 
 use tidings_broker::Broker;
 use tidings_eventlog::{
@@ -55,6 +55,30 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub log_metrics: LogMetrics,
+    pub failpoints: Failpoints,
+}
+
+/// Steps at which a test kills the recorder: `recorder.after_poll`,
+/// `recorder.after_write_before_flush`.
+#[derive(Clone, Default)]
+pub struct Failpoints(Option<Arc<dyn Fn(&'static str) + Send + Sync>>);
+
+impl Failpoints {
+    pub fn new(hook: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(hook)))
+    }
+
+    pub(crate) fn reach(&self, step: &'static str) {
+        if let Some(hook) = &self.0 {
+            hook(step);
+        }
+    }
+}
+
+impl fmt::Debug for Failpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Failpoints(armed: {})", self.0.is_some())
+    }
 }
 
 /// Why a recorder ended.

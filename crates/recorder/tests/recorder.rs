@@ -160,6 +160,7 @@ impl World {
         let (metrics, log_metrics) =
             (Metrics::register(&mut registry), LogMetrics::register(&mut registry));
         let deps = Deps {
+            failpoints: tidings_recorder::Failpoints::default(),
             broker: self.broker.clone(),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             metrics: metrics.clone(),

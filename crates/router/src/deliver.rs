@@ -12,9 +12,7 @@ use tidings_broker::{AppendBatch, AppendError, NewRecord};
 use tidings_proto::{encode, v1};
 use tidings_registry::Snapshot;
 use tidings_signing::slot;
-use tidings_types::{
-    EndReason, Lane, Partition, RunId, Slot, TopicPartition, WebhookId, names,
-};
+use tidings_types::{EndReason, Lane, Partition, RunId, Slot, TopicPartition, WebhookId, names};
 use v1::decision::What;
 
 use crate::{
@@ -164,7 +162,9 @@ impl Deliverer<'_> {
                 if target.suspended {
                     let outcome = suspended(decision, routed, target);
                     chunk.end(webhook, outcome);
-                } else if let Some((_, tail)) = tails.iter().find(|(shape, _)| *shape == target.shape) {
+                } else if let Some((_, tail)) =
+                    tails.iter().find(|(shape, _)| *shape == target.shape)
+                {
                     let notification = target.notification.clone();
                     let value = delivery(&notification, tail);
                     chunk.bytes += value.len() + ITEM_BYTES;

@@ -136,11 +136,7 @@ impl Metrics {
             "Records of tidings.routed that do not decode or contradict an earlier one",
             &self.void_records,
         );
-        counter(
-            "storms",
-            "Topics paused because most of their records were bad",
-            &self.storms,
-        );
+        counter("storms", "Topics paused because most of their records were bad", &self.storms);
         counter("unreadable_sources", "Source partitions that could not be read", &self.unreadable);
         counter(
             "lost_codes",

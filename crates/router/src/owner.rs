@@ -100,7 +100,8 @@ async fn run(start: Start) -> Result<(), End> {
     };
     // What is worse counts: the process must end, or the partition is lost.
     let ends = [decided, delivered, committed];
-    let worst = |wanted: fn(&End) -> bool| ends.iter().find_map(|end| end.clone().err().filter(wanted));
+    let worst =
+        |wanted: fn(&End) -> bool| ends.iter().find_map(|end| end.clone().err().filter(wanted));
     match worst(|end| matches!(end, End::Fatal(_))).or_else(|| worst(|end| *end == End::Lost)) {
         Some(end) => Err(end),
         None => Ok(()),
@@ -221,9 +222,9 @@ impl Decider<'_> {
         if batch.decisions.is_empty() {
             return Ok(None);
         }
-        metrics.batch_records.observe(f64::from(
-            u32::try_from(batch.decisions.len()).unwrap_or(u32::MAX),
-        ));
+        metrics
+            .batch_records
+            .observe(f64::from(u32::try_from(batch.decisions.len()).unwrap_or(u32::MAX)));
         self.quarantine(std::mem::take(&mut batch.quarantined)).await?;
         self.shared.deps.failpoints.reach("router.before_routed").await;
         let deliverer = Deliverer { shared: self.shared, patience: self.patience };

@@ -45,7 +45,11 @@ struct State {
 }
 
 impl Progress {
-    pub(crate) fn new(took: Offset, epoch: u64, positions: BTreeMap<TopicPartition, Offset>) -> Self {
+    pub(crate) fn new(
+        took: Offset,
+        epoch: u64,
+        positions: BTreeMap<TopicPartition, Offset>,
+    ) -> Self {
         let state = State { routed_next: took + 1, positions, appended: 0, is_over: false };
         Self { state: Mutex::new(state), changed: Notify::new(), took, epoch }
     }

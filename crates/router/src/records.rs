@@ -42,12 +42,8 @@ pub(crate) fn source_of(decision: &v1::Decision) -> Option<(TopicPartition, Offs
 /// The start of an ownership.
 pub(crate) fn took(owner: [u8; 16], now: Timestamp, partition: Partition) -> AppendBatch {
     let took = v1::Took { owner: Bytes::copy_from_slice(&owner), time: now.as_millis() };
-    let record =
-        v1::RoutedRecord { took: 0, kind: Some(v1::routed_record::Kind::TookOver(took)) };
-    AppendBatch {
-        to: routed_place(partition),
-        records: vec![new_record("took", encode(&record))],
-    }
+    let record = v1::RoutedRecord { took: 0, kind: Some(v1::routed_record::Kind::TookOver(took)) };
+    AppendBatch { to: routed_place(partition), records: vec![new_record("took", encode(&record))] }
 }
 
 /// A decision as it stands in `tidings.routed`, written by the owner of `took`.

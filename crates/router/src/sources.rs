@@ -60,11 +60,8 @@ pub fn topics(catalogue: &Catalogue, retention: &Retentions) -> Vec<TopicSpec> {
     ];
     let mut seen = BTreeSet::new();
     for kind in catalogue.types() {
-        let keep = if kind.ephemeral().is_empty() {
-            retention.events
-        } else {
-            retention.ephemeral_events
-        };
+        let keep =
+            if kind.ephemeral().is_empty() { retention.events } else { retention.ephemeral_events };
         // Several types of Tidings' own share one topic.
         if seen.insert(kind.topic()) {
             specs.push(spec(kind.topic(), kind.partitions(), keep));

@@ -49,7 +49,8 @@ impl Storms {
             return false;
         }
         *bad += 1;
-        let (bad, all) = counts.steps.iter().fold((0, 0), |sum, step| (sum.0 + step.0, sum.1 + step.1));
+        let (bad, all) =
+            counts.steps.iter().fold((0, 0), |sum, step| (sum.0 + step.0, sum.1 + step.1));
         let is_storm = bad >= self.rule.records && bad * 100 > all * self.rule.percent;
         if is_storm {
             *counts = Counts { paused_until: Some(now + self.rule.pause), ..Counts::default() };

@@ -147,8 +147,8 @@ impl Takeover<'_> {
         };
         let covered = Covered::parse(&committed.metadata);
         let epoch = self.shared.config.source_epoch;
-        let is_anew = committed.next > ends.end
-            && covered.is_some_and(|covered| covered.epoch < epoch);
+        let is_anew =
+            committed.next > ends.end && covered.is_some_and(|covered| covered.epoch < epoch);
         let committed = if is_anew { ends.first } else { committed.next };
         Ok(Some(Start { committed, covered, is_foreign: covered.is_none(), is_anew }))
     }
@@ -252,7 +252,10 @@ impl<'a> Replay<'a> {
                         Seen::Delivered => {}
                         Seen::Twice => {
                             strange += 1;
-                            tracing::error!(offset, "a source record is decided twice; the first decision counts");
+                            tracing::error!(
+                                offset,
+                                "a source record is decided twice; the first decision counts"
+                            );
                         }
                     }
                 }

@@ -61,7 +61,8 @@ pub trait Attempts: Send + Sync + fmt::Debug + 'static {
 impl Attempts for Arc<Egress> {
     fn attempt(&self, request: Request) -> BoxFuture<'static, AttemptReport> {
         let egress = Self::clone(self);
-        Box::pin(async move { egress.attempt(request).await })
+        // Named, because this trait has a method of the same name.
+        Box::pin(async move { Egress::attempt(&egress, request).await })
     }
 }
 

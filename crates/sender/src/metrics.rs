@@ -58,22 +58,70 @@ pub struct Metrics {
 impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let m = Self::default();
-        registry.register("tidings_sender_oldest_unfinished_seconds", "Age of the oldest notification that has been attempted and has no end, by lane", m.oldest_unfinished.clone());
-        registry.register("tidings_sender_in_flight_attempts", "Attempts in flight, by lane", m.in_flight.clone());
-        registry.register("tidings_sender_outcomes", "Facts acknowledged in tidings.outcomes, by kind", m.outcomes.clone());
+        registry.register(
+            "tidings_sender_oldest_unfinished_seconds",
+            "Age of the oldest notification that has been attempted and has no end, by lane",
+            m.oldest_unfinished.clone(),
+        );
+        registry.register(
+            "tidings_sender_in_flight_attempts",
+            "Attempts in flight, by lane",
+            m.in_flight.clone(),
+        );
+        registry.register(
+            "tidings_sender_outcomes",
+            "Facts acknowledged in tidings.outcomes, by kind",
+            m.outcomes.clone(),
+        );
         registry.register("tidings_sender_attempts", "Attempts started", m.attempts.clone());
-        registry.register("tidings_sender_duplicates", "Records dropped because their notification and run were taken up already", m.duplicates.clone());
-        registry.register("tidings_sender_disagreeing", "Records and outcomes that name one offset but differ in id or run", m.disagreeing.clone());
-        registry.register("tidings_sender_skipped", "Records skipped because they had ended before a takeover", m.skipped.clone());
-        registry.register("tidings_sender_lost", "Open notifications whose record is gone from the log; always zero in a healthy system", m.lost.clone());
-        registry.register("tidings_sender_undecodable", "Delivery records that do not decode and were passed over", m.undecodable.clone());
+        registry.register(
+            "tidings_sender_duplicates",
+            "Records dropped because their notification and run were taken up already",
+            m.duplicates.clone(),
+        );
+        registry.register(
+            "tidings_sender_disagreeing",
+            "Records and outcomes that name one offset but differ in id or run",
+            m.disagreeing.clone(),
+        );
+        registry.register(
+            "tidings_sender_skipped",
+            "Records skipped because they had ended before a takeover",
+            m.skipped.clone(),
+        );
+        registry.register(
+            "tidings_sender_lost",
+            "Open notifications whose record is gone from the log; always zero in a healthy system",
+            m.lost.clone(),
+        );
+        registry.register(
+            "tidings_sender_undecodable",
+            "Delivery records that do not decode and were passed over",
+            m.undecodable.clone(),
+        );
         registry.register("tidings_sender_wrong_tenant", "Records refused because they belong to another tenant than the webhook; always zero in a healthy system", m.wrong_tenant.clone());
         registry.register("tidings_sender_takeovers", "Slots taken over", m.takeovers.clone());
-        registry.register("tidings_sender_slots_lost", "Slots lost to another owner or revoked", m.slots_lost.clone());
+        registry.register(
+            "tidings_sender_slots_lost",
+            "Slots lost to another owner or revoked",
+            m.slots_lost.clone(),
+        );
         registry.register("tidings_sender_slots", "Slots owned", m.slots.clone());
-        registry.register("tidings_sender_checkpoint_bytes", "Bytes of checkpoints written", m.checkpoint_bytes.clone());
-        registry.register("tidings_sender_append_retries", "Appends to tidings.outcomes or tidings.slots that failed and were tried again", m.append_retries.clone());
-        registry.register("tidings_sender_lost_tails", "Delivery partitions whose end was before their checkpoint: the log lost its tail", m.lost_tails.clone());
+        registry.register(
+            "tidings_sender_checkpoint_bytes",
+            "Bytes of checkpoints written",
+            m.checkpoint_bytes.clone(),
+        );
+        registry.register(
+            "tidings_sender_append_retries",
+            "Appends to tidings.outcomes or tidings.slots that failed and were tried again",
+            m.append_retries.clone(),
+        );
+        registry.register(
+            "tidings_sender_lost_tails",
+            "Delivery partitions whose end was before their checkpoint: the log lost its tail",
+            m.lost_tails.clone(),
+        );
         m
     }
 

@@ -93,10 +93,8 @@ impl Outbox {
             let records: Vec<NewRecord> =
                 queue.iter().take(RECORDS_PER_APPEND).map(|sent| sent.record.clone()).collect();
             self.in_flight.push((partition, records.len()));
-            batches.push(AppendBatch {
-                to: TopicPartition::new(names::OUTCOMES, partition),
-                records,
-            });
+            batches
+                .push(AppendBatch { to: TopicPartition::new(names::OUTCOMES, partition), records });
         }
         batches
     }
@@ -106,7 +104,8 @@ impl Outbox {
     /// nothing, because it carries totals.
     pub(crate) fn flushed(&mut self, results: Vec<Appended>) -> Flushed {
         let mut flushed = Flushed::default();
-        for ((partition, count), result) in std::mem::take(&mut self.in_flight).into_iter().zip(results)
+        for ((partition, count), result) in
+            std::mem::take(&mut self.in_flight).into_iter().zip(results)
         {
             let offsets = match result {
                 Ok(offsets) => offsets,

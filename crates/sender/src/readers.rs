@@ -75,8 +75,9 @@ impl Readers {
             [one] => one.reader.poll(max_bytes).await,
             many => {
                 type Poll<'a> = Pin<Box<dyn Future<Output = Vec<Fetched>> + Send + 'a>>;
-                let polls =
-                    many.iter_mut().map(|place| -> Poll<'_> { Box::pin(place.reader.poll(max_bytes)) });
+                let polls = many
+                    .iter_mut()
+                    .map(|place| -> Poll<'_> { Box::pin(place.reader.poll(max_bytes)) });
                 select_all(polls).await.0
             }
         }

@@ -41,14 +41,8 @@ use tidings_types::{Instant, Slot, Timestamp, TopicName, names};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bodies::Bodies,
-    config::Config,
-    deps::Deps,
-    outbox::Outbox,
-    readers::Readers,
-    slot_log::Written,
-    table::Table,
-    takeover::Takeover,
+    bodies::Bodies, config::Config, deps::Deps, outbox::Outbox, readers::Readers,
+    slot_log::Written, table::Table, takeover::Takeover,
 };
 
 use attempts::{Finished, Loaded};

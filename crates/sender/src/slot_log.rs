@@ -94,8 +94,7 @@ async fn write_checkpoints(
     }
     let slots: Vec<u32> = batches.iter().map(|batch| batch.to.partition).collect();
     let appended = append(deps, batches).await;
-    let mut results: std::collections::BTreeMap<u32, _> =
-        slots.into_iter().zip(appended).collect();
+    let mut results: std::collections::BTreeMap<u32, _> = slots.into_iter().zip(appended).collect();
     let mut going = Vec::with_capacity(writes.len());
     for mut write in writes {
         let Some(result) = results.remove(&write.slot.0) else {

@@ -130,8 +130,7 @@ impl Table {
         self.by_id.insert(webhook.id, key);
         let topic = names::delivery(webhook.id);
         for partition in [0, 1] {
-            self.by_partition
-                .insert(TopicPartition::new(&topic, partition), (key, partition));
+            self.by_partition.insert(TopicPartition::new(&topic, partition), (key, partition));
         }
         let row = Row {
             slot,

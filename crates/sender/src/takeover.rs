@@ -147,7 +147,11 @@ async fn read_slot(deps: &Deps, slot: Slot, took: Offset) -> Result<Folding, Rea
                 Some((named, event)) => fold.slot_record(record.offset, named, event),
                 None => {
                     deps.metrics.undecodable.inc();
-                    tracing::error!(slot = slot.0, offset = record.offset, "a record of a slot's log does not decode and is void");
+                    tracing::error!(
+                        slot = slot.0,
+                        offset = record.offset,
+                        "a record of a slot's log does not decode and is void"
+                    );
                 }
             }
         }
@@ -208,10 +212,7 @@ async fn fold_partition(
                 continue;
             };
             let Some(folding) = folding.iter_mut().find(|f| f.slot == slot) else { continue };
-            let counts = folding
-                .fold
-                .mark()
-                .is_none_or(|mark| record.offset >= mark.outcomes_next);
+            let counts = folding.fold.mark().is_none_or(|mark| record.offset >= mark.outcomes_next);
             for seen in &seen {
                 let ids = told.entry(seen.webhook).or_default();
                 ids.push_back((seen.entry.notification, seen.entry.run, seen.entry.at));
@@ -238,7 +239,12 @@ async fn finish(deps: &Deps, config: &Config, folding: Vec<Folding>, takeover: &
     for folding in folding {
         let Folding { slot, fence, fold, log_bytes, took_at, position } = folding;
         if fold.void() + fold.disagreeing() > 0 {
-            tracing::info!(slot = slot.0, void = fold.void(), disagreeing = fold.disagreeing(), "a takeover passed over records of an earlier owner or outcomes that disagree");
+            tracing::info!(
+                slot = slot.0,
+                void = fold.void(),
+                disagreeing = fold.disagreeing(),
+                "a takeover passed over records of an earlier owner or outcomes that disagree"
+            );
             deps.metrics.disagreeing.inc_by(fold.disagreeing());
         }
         let (mut checkpoints, mut changed) = fold.finish();
@@ -302,7 +308,9 @@ async fn lost_tails(
     let looks: Vec<_> = checkpoints
         .iter()
         .filter(|(_, checkpoint)| checkpoint.next > 0)
-        .map(|(of, checkpoint)| look_at_tail(deps.clone(), *of, checkpoint.next - 1, checkpoint.last))
+        .map(|(of, checkpoint)| {
+            look_at_tail(deps.clone(), *of, checkpoint.next - 1, checkpoint.last)
+        })
         .collect();
     let found: Vec<_> = stream::iter(looks).buffered(TAILS_AT_ONCE).collect().await;
     found.into_iter().flatten().collect()

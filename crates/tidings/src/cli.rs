@@ -29,28 +29,43 @@ pub(crate) enum Command {
         keep: bool,
     },
     /// Run all roles in this process.
-    #[command(after_help = "Example:\n  tidings serve --dev --data ./tidings-data --listen 127.0.0.1:8080")]
+    #[command(
+        after_help = "Example:\n  tidings serve --dev --data ./tidings-data --listen 127.0.0.1:8080"
+    )]
     Serve(RunArgs),
     /// Run the router alone; needs a Kafka broker.
-    #[command(after_help = "Example:\n  tidings router --broker kafka://127.0.0.1:9092 --master-key master.key")]
+    #[command(
+        after_help = "Example:\n  tidings router --broker kafka://127.0.0.1:9092 --master-key master.key"
+    )]
     Router(RunArgs),
     /// Run a sender alone; needs a Kafka broker.
-    #[command(after_help = "Example:\n  tidings sender --broker kafka://127.0.0.1:9092 --master-key master.key")]
+    #[command(
+        after_help = "Example:\n  tidings sender --broker kafka://127.0.0.1:9092 --master-key master.key"
+    )]
     Sender(RunArgs),
     /// Run a recorder alone; needs a Kafka broker.
-    #[command(after_help = "Example:\n  tidings recorder --broker kafka://127.0.0.1:9092 --master-key master.key")]
+    #[command(
+        after_help = "Example:\n  tidings recorder --broker kafka://127.0.0.1:9092 --master-key master.key"
+    )]
     Recorder(RunArgs),
     /// Run the API alone; needs a Kafka broker.
-    #[command(after_help = "Example:\n  tidings api --broker kafka://127.0.0.1:9092 --master-key master.key")]
+    #[command(
+        after_help = "Example:\n  tidings api --broker kafka://127.0.0.1:9092 --master-key master.key"
+    )]
     Api(RunArgs),
     /// Check or show the settings.
     #[command(subcommand, after_help = "Example:\n  tidings config show")]
     Config(ConfigCommand),
     /// Print a token of the local issuer.
-    #[command(after_help = "Example:\n  tidings token --data ./tidings-data --pm 20 --scope eds.read --scope eds.write")]
+    #[command(
+        after_help = "Example:\n  tidings token --data ./tidings-data --pm 20 --scope eds.read --scope eds.write"
+    )]
     Token(TokenArgs),
     /// Change issuers, programme managers, products and merchants.
-    #[command(subcommand, after_help = "Example:\n  tidings tenants apply tenants.toml --data ./tidings-data")]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  tidings tenants apply tenants.toml --data ./tidings-data"
+    )]
     Tenants(TenantsCommand),
     /// Publish events: one JSON document a line.
     #[command(after_help = "Example:\n  tidings publish events.ndjson --data ./tidings-data")]
@@ -191,14 +206,18 @@ pub(crate) enum QuarantineCommand {
         client: ClientArgs,
     },
     /// Show one record with its original bytes.
-    #[command(after_help = "Example:\n  tidings quarantine show tidings.events.101-0-17 --data ./tidings-data")]
+    #[command(
+        after_help = "Example:\n  tidings quarantine show tidings.events.101-0-17 --data ./tidings-data"
+    )]
     Show {
         id: String,
         #[command(flatten)]
         client: ClientArgs,
     },
     /// Publish a record again as a new event, mended or as it was.
-    #[command(after_help = "Example:\n  tidings quarantine redrive tidings.events.101-0-17 --body mended.json --data ./tidings-data")]
+    #[command(
+        after_help = "Example:\n  tidings quarantine redrive tidings.events.101-0-17 --body mended.json --data ./tidings-data"
+    )]
     Redrive {
         id: String,
         /// The mended event.

@@ -47,7 +47,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 impl Client {
     pub(crate) fn new(base: &str, token: String) -> anyhow::Result<Self> {
-        Ok(Self { base: Url::parse(base).with_context(|| format!("{base:?} is not a URL"))?, token })
+        Ok(Self {
+            base: Url::parse(base).with_context(|| format!("{base:?} is not a URL"))?,
+            token,
+        })
     }
 
     /// Finds the system that `args` mean, runs `work` against it, and stops what
@@ -78,7 +81,7 @@ impl Client {
                 return Err(Failure::Usage(anyhow!("say --url URL --token T, or --data DIR")));
             }
             let source = Source { file: args.config.as_deref(), environment: environment() };
-            let settings = settings::load(&source, &flags)?;
+            let mut settings = settings::load(&source, &flags)?;
             if let BrokerChoice::Kafka(bootstrap) = &settings.broker {
                 return Err(Failure::Usage(anyhow!(
                     "this release has no Kafka client yet, so kafka://{bootstrap} cannot be used"
@@ -97,17 +100,16 @@ impl Client {
                     settings.data.display()
                 )));
             }
-            let shutdown = CancellationToken::new();
-            let mut settings = settings;
             settings.local_issuer = true;
+            let shutdown = CancellationToken::new();
             let app = App::start(settings, Roles::OFFLINE, shutdown.clone()).await?;
             let client = Self::new(&app.base_url(), token)?;
-            app.ready().await?;
-            let running = app.run();
-            tokio::pin!(running);
+            let mut running = Box::pin(app.run());
             let result = tokio::select! {
-                result = work(client) => result,
-                ended = &mut running => return Err(ended.err().unwrap_or_else(|| anyhow!("the store closed early")).into()),
+                result = async { app.ready().await; work(client).await } => result,
+                ended = &mut running => {
+                    return Err(ended.err().unwrap_or_else(|| anyhow!("the store closed early")).into());
+                }
             };
             shutdown.cancel();
             running.await?;
@@ -151,7 +153,8 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(Bytes::from(body))).context("cannot make the request")?;
+        let request =
+            request.body(Full::new(Bytes::from(body))).context("cannot make the request")?;
         let io = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(host, port))
             .await
             .with_context(|| format!("no connection to {} in {CONNECT_TIMEOUT:?}", self.base))?
@@ -186,8 +189,7 @@ impl Client {
 
     #[expect(clippy::disallowed_methods, reason = "our own API, named by the user")]
     async fn connect(&self, host: &str, port: u16) -> anyhow::Result<Box<dyn Io>> {
-        let stream =
-            tokio::net::TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+        let stream = tokio::net::TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
         stream.set_nodelay(true)?;
         match self.base.scheme() {
             "http" => Ok(Box::new(stream)),

@@ -82,7 +82,9 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Quarantine(QuarantineCommand::List { json, client }) => {
             quarantine::list(json, &client)
         }
-        Command::Quarantine(QuarantineCommand::Show { id, client }) => quarantine::show(&id, &client),
+        Command::Quarantine(QuarantineCommand::Show { id, client }) => {
+            quarantine::show(&id, &client)
+        }
         Command::Quarantine(QuarantineCommand::Redrive { id, body, client }) => {
             quarantine::redrive(&id, body.as_deref(), &client)
         }

@@ -55,7 +55,7 @@ async fn demo(keep: bool) -> Result<(), Failure> {
     let base = app.base_url();
     let mut receiver = Receiver::start(shutdown.clone()).await?;
     let running = async {
-        app.ready().await?;
+        app.ready().await;
         let client = Client::new(&base, token(&data)?)?;
         let all = deliver_everything(&client, &mut receiver).await?;
         if keep {
@@ -102,8 +102,10 @@ async fn deliver_everything(client: &Client, receiver: &mut Receiver) -> anyhow:
     let catalogue = Catalogue::builtin();
     let (eds, merchant): (Vec<_>, Vec<_>) =
         catalogue.types().filter(|kind| !kind.is_ops()).partition(|kind| kind.is_eds());
-    let codes: Vec<u64> =
-        eds.iter().map(|kind| kind.name().parse().context("a code is a number")).collect::<Result<_, _>>()?;
+    let codes: Vec<u64> = eds
+        .iter()
+        .map(|kind| kind.name().parse().context("a code is a number"))
+        .collect::<Result<_, _>>()?;
     let names: Vec<&str> = merchant.iter().map(|kind| kind.name()).collect();
 
     let tenants = json!({
@@ -121,8 +123,14 @@ async fn deliver_everything(client: &Client, receiver: &mut Receiver) -> anyhow:
     )
     .await?;
     // 112 needs a configuration as well as a subscription (spec §4.4).
-    ask(client, "POST", "/api/v1/Configs", &json!({"status": "active", "messageTypeFilter": [0]}), 201)
-        .await?;
+    ask(
+        client,
+        "POST",
+        "/api/v1/Configs",
+        &json!({"status": "active", "messageTypeFilter": [0]}),
+        201,
+    )
+    .await?;
     let hook = ask(
         client,
         "POST",
@@ -154,7 +162,10 @@ async fn deliver_everything(client: &Client, receiver: &mut Receiver) -> anyhow:
     while !waiting.is_empty() {
         let Ok(arrival) = tokio::time::timeout_at(deadline, receiver.next()).await else { break };
         let Some(Arrival { event_type, notification, verdict }) = arrival else { break };
-        say(format!("{event_type:<32} {notification} {}", verdict.as_deref().unwrap_or("verified")));
+        say(format!(
+            "{event_type:<32} {notification} {}",
+            verdict.as_deref().unwrap_or("verified")
+        ));
         if verdict.is_none() && waiting.remove(&event_type) {
             verified += 1;
         }

@@ -7,9 +7,20 @@
 //! thread that reached the step for ever, so that a test can change something
 //! before it kills.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use parking_lot::Mutex;
+use tidings_egress::{
+    AttemptReport, ConnectError, Connector, Egress, Io, NetConnector, Request, Target,
+};
+use tidings_types::{AttemptCode, BoxFuture};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The armed steps of this process; none in production.
 #[derive(Debug, Default)]
@@ -32,9 +43,9 @@ impl Failpoints {
             let (name, count) = part.split_once('=').unwrap_or((part, "1"));
             let (count, hold) =
                 count.strip_suffix(":hold").map_or((count, false), |count| (count, true));
-            let left: u64 = count
-                .parse()
-                .map_err(|_bad| anyhow::anyhow!("TIDINGS_FAILPOINTS: {part:?} is not NAME=COUNT"))?;
+            let left: u64 = count.parse().map_err(|_bad| {
+                anyhow::anyhow!("TIDINGS_FAILPOINTS: {part:?} is not NAME=COUNT")
+            })?;
             armed.insert(name.to_owned(), Armed { left: left.max(1), hold });
         }
         Ok(Self { armed: Mutex::new(armed) })
@@ -80,5 +91,108 @@ fn kill_self(name: &str) {
     }
     loop {
         std::thread::park();
+    }
+}
+
+impl tidings_sender::Failpoints for Failpoints {
+    fn hit(&self, name: &'static str) {
+        Self::hit(self, name);
+    }
+}
+
+/// Makes attempts, and reaches the steps between an answer and its outcome.
+#[derive(Debug)]
+pub(crate) struct BreakingAttempts {
+    egress: Arc<Egress>,
+    points: Arc<Failpoints>,
+}
+
+impl BreakingAttempts {
+    pub(crate) fn new(egress: Arc<Egress>, points: Arc<Failpoints>) -> Self {
+        Self { egress, points }
+    }
+}
+
+impl tidings_sender::Attempts for BreakingAttempts {
+    fn attempt(&self, request: Request) -> BoxFuture<'static, AttemptReport> {
+        let (egress, points) = (Arc::clone(&self.egress), Arc::clone(&self.points));
+        Box::pin(async move {
+            let report = Egress::attempt(&egress, request).await;
+            points.hit(if report.code == AttemptCode::Delivered {
+                "sender.after_response_before_outcome"
+            } else {
+                "sender.after_failure_before_outcome"
+            });
+            report
+        })
+    }
+}
+
+/// Opens real connections that reach the steps in the middle of an exchange.
+#[derive(Debug)]
+pub(crate) struct BreakingConnector {
+    net: Arc<NetConnector>,
+    points: Arc<Failpoints>,
+}
+
+impl BreakingConnector {
+    pub(crate) fn new(net: Arc<NetConnector>, points: Arc<Failpoints>) -> Self {
+        Self { net, points }
+    }
+}
+
+impl Connector for BreakingConnector {
+    fn connect<'a>(
+        &'a self,
+        target: &'a Target,
+    ) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
+        Box::pin(async move {
+            let inner = self.net.connect(target).await?;
+            let io: Box<dyn Io> = Box::new(BreakingIo { inner, points: Arc::clone(&self.points) });
+            Ok(io)
+        })
+    }
+}
+
+struct BreakingIo {
+    inner: Box<dyn Io>,
+    points: Arc<Failpoints>,
+}
+
+impl AsyncRead for BreakingIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if read.is_ready() && buffer.filled().len() > before {
+            // The endpoint has answered, and nobody has seen it yet.
+            self.points.hit("sender.before_response");
+        }
+        read
+    }
+}
+
+impl AsyncWrite for BreakingIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
+        if written.is_ready() {
+            self.points.hit("sender.sending");
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }

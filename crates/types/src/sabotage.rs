@@ -1,6 +1,8 @@
 //! Planted faults: each leaves one rule of the protocol out, so that a test can
 //! show that its checker would see it (`reference/protocol-model.md`).
 
+use std::{fmt, str::FromStr};
+
 /// One rule that a service is told to break. Services get it in their deps;
 /// production passes [`Sabotage::None`], and only `--dev` and the simulation may
 /// pass another.
@@ -81,8 +83,56 @@ impl Sabotage {
         Self::AckBeforeFsync,
     ];
 
+    /// The name on a command line: `ack-before-fsync`.
+    pub fn name(self) -> String {
+        let mut name = String::new();
+        for letter in format!("{self:?}").chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        name
+    }
+
     /// Whether this is the rule to break.
     pub fn is(self, rule: Self) -> bool {
         self == rule
+    }
+}
+
+/// A name that no planted fault has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownSabotage(String);
+
+impl fmt::Display for UnknownSabotage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is no planted fault; there are", self.0)?;
+        Sabotage::ALL.iter().try_for_each(|known| write!(f, " {}", known.name()))
+    }
+}
+
+impl std::error::Error for UnknownSabotage {}
+
+impl FromStr for Sabotage {
+    type Err = UnknownSabotage;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSabotage> {
+        let found = Self::ALL.iter().find(|known| known.name() == text);
+        found.copied().ok_or_else(|| UnknownSabotage(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_planted_fault_is_found_by_its_name() {
+        for known in Sabotage::ALL {
+            assert_eq!(known.name().parse(), Ok(*known));
+        }
+        assert_eq!(Sabotage::AckBeforeFsync.name(), "ack-before-fsync");
+        assert!("nothing".parse::<Sabotage>().is_err());
     }
 }

@@ -21,7 +21,7 @@ const TRIES: usize = 8;
 
 /// The name that keeps a second webhook of the same scope and product out; with
 /// more than one allowed, a name of the webhook's own.
-pub(crate) fn claims(webhook: &Webhook, per_scope: usize) -> Vec<String> {
+pub fn claims(webhook: &Webhook, per_scope: usize) -> Vec<String> {
     let owner = match &webhook.owner {
         HookOwner::Client(Scope::Issuer(id)) => format!("issuer:{id}"),
         HookOwner::Client(Scope::ProgrammeManager(id)) => format!("pm:{id}"),

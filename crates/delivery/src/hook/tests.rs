@@ -89,10 +89,7 @@ fn a_resend_that_joins_an_attempt_in_flight_makes_the_next_one_due_at_once() {
     let first = attempt(hook.next(now(0), &mut process));
     hook.arrived(0, arrived(1, 1, 9), &mut process);
     assert!(matches!(hook.next(now(1), &mut process), Step::Idle));
-    assert_eq!(
-        acknowledge(&mut hook, &mut process, 1),
-        [FactKind::TakenUp, FactKind::Joined]
-    );
+    assert_eq!(acknowledge(&mut hook, &mut process, 1), [FactKind::TakenUp, FactKind::Joined]);
     hook.finished(first.at, &report(500), now(2), 0, &mut process);
     assert_eq!(acknowledge(&mut hook, &mut process, 2), [FactKind::AttemptFailed]);
     let again = attempt(hook.next(now(2), &mut process));

@@ -82,8 +82,7 @@ impl Lab {
         let clock = Arc::new(TokioClock::new(Timestamp::from_secs(1_730_214_990)));
         let as_dyn: Arc<dyn Clock> = Arc::<TokioClock>::clone(&clock);
         let rng: Arc<dyn Rng> = Arc::new(SeededRng::new(7));
-        let config =
-            LocalConfig { sync_delay: Duration::from_millis(1), ..LocalConfig::default() };
+        let config = LocalConfig { sync_delay: Duration::from_millis(1), ..LocalConfig::default() };
         let local = LocalBroker::memory(
             config,
             Arc::clone(&as_dyn),
@@ -97,36 +96,28 @@ impl Lab {
         }
         let book = KeyBook::new(ring.clone());
         let retention = Duration::from_secs(6 * 3600);
-        let keys = KeysTopic::new(
-            broker.clone(),
-            book,
-            Arc::clone(&as_dyn),
-            Arc::clone(&rng),
-            retention,
-        );
+        let keys =
+            KeysTopic::new(broker.clone(), book, Arc::clone(&as_dyn), Arc::clone(&rng), retention);
         let (registry, task) = start_registry(&broker, &ring, &as_dyn, &rng).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { task.run(CancellationToken::new()).await.unwrap() });
         let metrics = Metrics::register(&mut MetricsRegistry::default());
-        let lab = Self {
-            clock,
-            broker,
-            registry,
-            ring,
-            keys,
-            catalogue,
-            metrics,
-            rng,
-            _tasks: tasks,
-        };
+        let lab =
+            Self { clock, broker, registry, ring, keys, catalogue, metrics, rng, _tasks: tasks };
         lab.tenants().await;
         lab
+    }
+
+    /// The same world, whose next router knows other event types.
+    pub(crate) fn knowing(self, catalogue: Catalogue) -> Self {
+        Self { catalogue, ..self }
     }
 
     async fn tenants(&self) {
         let issuer = IssuerId(Arc::from("7001"));
         let name = String::new;
-        self.change("issuer/7001", State::Issuer(Issuer { id: issuer.clone(), name: name() })).await;
+        self.change("issuer/7001", State::Issuer(Issuer { id: issuer.clone(), name: name() }))
+            .await;
         for (id, code) in [(PM, "TRD"), (OTHER_PM, "OTH")] {
             let (id, code, issuer) = (PmId(id), code.to_owned(), issuer.clone());
             let pm = ProgrammeManager { id, code, issuer, name: name() };
@@ -302,7 +293,11 @@ impl Lab {
         records
     }
 
-    pub(crate) async fn deliveries(&self, webhook: WebhookId, lane: u32) -> Vec<v1::DeliveryRecord> {
+    pub(crate) async fn deliveries(
+        &self,
+        webhook: WebhookId,
+        lane: u32,
+    ) -> Vec<v1::DeliveryRecord> {
         let of = TopicPartition { topic: names::delivery(webhook), partition: lane };
         let records = self.all(&of).await;
         records.into_iter().map(|record| decode(record.value.unwrap()).unwrap()).collect()
@@ -441,7 +436,8 @@ impl Hold {
     pub(crate) fn failpoints(&self) -> Failpoints {
         let hold = self.clone();
         Failpoints::new(move |step| {
-            if !hold.armed.load(std::sync::atomic::Ordering::SeqCst) || !hold.steps.contains(&step) {
+            if !hold.armed.load(std::sync::atomic::Ordering::SeqCst) || !hold.steps.contains(&step)
+            {
                 return None;
             }
             let hold = hold.clone();

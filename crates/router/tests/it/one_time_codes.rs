@@ -63,7 +63,10 @@ async fn a_code_stands_only_under_its_buckets_key() {
     let whole = text(lab.open(&said.uid, &said.bodies[0]).await);
     let without = text(lab.open(&said.uid, redacted).await);
     assert!(whole.contains("\"otpValue\" : \"135790\""), "{whole}");
-    assert!(!without.contains("otpValue") && without.contains("\"publicToken\":\"1\""), "{without}");
+    assert!(
+        !without.contains("otpValue") && without.contains("\"publicToken\":\"1\""),
+        "{without}"
+    );
     let record = lab.deliveries(webhook, 1).await.remove(0);
     assert_eq!(record.body.as_ref(), Some(&said.bodies[0]));
     router.stop().await;

@@ -6,9 +6,7 @@ use bytes::Bytes;
 use tidings_broker::Header;
 use tidings_router::{Config, Failpoints, StormRule};
 use tidings_signing::sha256;
-use tidings_types::{
-    Clock as _, QuarantineCode, Sabotage, TopicPartition, names, quarantine_aad,
-};
+use tidings_types::{Clock as _, QuarantineCode, Sabotage, TopicPartition, names, quarantine_aad};
 
 use crate::lab::{Lab, PM, config, sealed, verdict};
 
@@ -35,7 +33,10 @@ fn table() -> Vec<(Option<Vec<u8>>, Vec<Header>, QuarantineCode)> {
         plain(b"{\"context\":\"\xff\"}".to_vec(), Code::BadUtf8),
         plain(event(r#"{"messageId":"m"}"#), Code::BadField),
         plain(event(good).into_iter().collect::<Vec<u8>>(), Code::BadTenant),
-        plain(br#"{"context":{"programManagerId":20,"eventCode":9999},"payload":{}}"#.to_vec(), Code::UnknownCode),
+        plain(
+            br#"{"context":{"programManagerId":20,"eventCode":9999},"payload":{}}"#.to_vec(),
+            Code::UnknownCode,
+        ),
         plain(event(r#"{"messageId":"m","messageId":"m"}"#), Code::DuplicateKey),
         plain(event(&deep), Code::TooDeep),
         plain(event(&long), Code::TooLarge),
@@ -100,8 +101,7 @@ async fn an_event_whose_bodies_do_not_fit_a_record_is_set_aside() {
     lab.event_topics().await;
     let config = Config { max_record_bytes: 20_000, ..config() };
     let router = lab.router_with(config, Failpoints::default(), Sabotage::None);
-    let payload =
-        format!(r#"{{"messageId":"m","publicToken":"1","x":"{}"}}"#, "x".repeat(20_000));
+    let payload = format!(r#"{{"messageId":"m","publicToken":"1","x":"{}"}}"#, "x".repeat(20_000));
     lab.publish("104", 0, Bytes::from(event(&payload))).await;
     lab.publish("104", 0, lab.sample("104", 1)).await;
     lab.routed_to_end("104", 0).await;

@@ -190,8 +190,7 @@ async fn a_configuration_lets_a_confirmation_through() {
 async fn a_suspended_webhook_gets_an_outcome_and_no_record() {
     let lab = Lab::new().await;
     let own = HookOwner::Client(Scope::ProgrammeManager(PmId(PM)));
-    let webhook =
-        lab.hook(1, own, &["104"], |it| it.status = WebhookStatus::Suspended).await;
+    let webhook = lab.hook(1, own, &["104"], |it| it.status = WebhookStatus::Suspended).await;
     let router = lab.router();
     lab.event_topics().await;
     lab.publish("104", 0, lab.sample("104", 1)).await;
@@ -213,9 +212,7 @@ async fn each_shape_that_is_wanted_is_a_body_of_its_own() {
     let lab = Lab::new().await;
     let own = || HookOwner::Client(Scope::ProgrammeManager(PmId(PM)));
     let plain = lab.webhook(1, PM, &["105"]).await;
-    let strict = lab
-        .hook(2, own(), &["105"], |it| it.settings.strict_legacy_envelope = true)
-        .await;
+    let strict = lab.hook(2, own(), &["105"], |it| it.settings.strict_legacy_envelope = true).await;
     let merchant = HookOwner::Merchant(MerchantKey(Arc::from("m_9f2")));
     let hook = lab.hook(3, merchant, &["transaction.sale.success"], |_| {}).await;
     let router = lab.router();
@@ -253,7 +250,7 @@ sample = '{"a":"b"}'
     let lab = Lab::with(catalogue, None).await;
     let webhook = lab.webhook(1, PM, &["199"]).await;
     // This router does not know the type, so it does not make the topic.
-    let without = Lab { catalogue: Catalogue::builtin(), ..lab };
+    let without = lab.knowing(Catalogue::builtin());
     let router = without.router();
     without.wait_for(async || router.handle.is_ready()).await;
     create(&without.broker, names::events("199"), 3).await;
@@ -262,7 +259,7 @@ sample = '{"a":"b"}'
     assert_eq!(verdict(&without.decision("199", 2, 0).await), "quarantined UNKNOWN_CODE");
     router.stop().await;
     let more = Catalogue::builtin().with_file("more.toml", file).unwrap();
-    let lab = Lab { catalogue: more, ..without };
+    let lab = without.knowing(more);
     let router = lab.router();
     lab.publish("199", 2, eds(199, PM, r#"{"a":"b"}"#)).await;
     lab.routed_to_end("199", 2).await;

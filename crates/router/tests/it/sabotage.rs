@@ -47,8 +47,7 @@ async fn a_notification_for_another_tenant_is_seen() {
     let own = lab.webhook(1, PM, &["104"]).await;
     let foreign = lab.webhook(2, OTHER_PM, &["101"]).await;
     lab.event_topics().await;
-    let router =
-        lab.router_with(config(), Failpoints::default(), Sabotage::WrongTenantWebhook);
+    let router = lab.router_with(config(), Failpoints::default(), Sabotage::WrongTenantWebhook);
     lab.publish("104", 0, lab.sample("104", 1)).await;
     lab.routed_to_end("104", 0).await;
     assert_eq!(targets(&lab.decision("104", 0, 0).await), BTreeSet::from([foreign]));

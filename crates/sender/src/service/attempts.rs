@@ -71,8 +71,12 @@ impl Running {
         self.deps.hit("sender.before_connect");
         let exchange = exchange(&self.deps, request);
         let (at, body) = (attempt.at, attempt.body);
-        self.attempts
-            .push(Box::pin(exchange.map(move |report| Finished { row: key, at, body, report })));
+        self.attempts.push(Box::pin(exchange.map(move |report| Finished {
+            row: key,
+            at,
+            body,
+            report,
+        })));
     }
 
     /// Ends an attempt that must not be sent as if its webhook's settings were bad.
@@ -267,4 +271,3 @@ fn exchange(deps: &Deps, request: Request) -> BoxFuture<'static, AttemptReport> 
         .await
     })
 }
-

@@ -55,12 +55,7 @@ impl Running {
             }
             match self.table.get_mut(pending.row) {
                 Some(row) => {
-                    row.hook.acknowledged(
-                        &pending.said.fact,
-                        pending.body,
-                        now,
-                        &mut self.process,
-                    );
+                    row.hook.acknowledged(&pending.said.fact, pending.body, now, &mut self.process);
                     self.table.make_ready(pending.row);
                     if !kind.is_end() {
                         let due = self.table.get(pending.row).and_then(|r| r.hook.next_due(now));

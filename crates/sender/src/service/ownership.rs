@@ -124,9 +124,7 @@ impl Running {
         // ownership was lost in between.
         let due: Vec<Slot> = due
             .into_iter()
-            .filter(|slot| {
-                self.table.owners.get(slot).is_none_or(|owner| !owner.is_writing)
-            })
+            .filter(|slot| self.table.owners.get(slot).is_none_or(|owner| !owner.is_writing))
             .collect();
         if due.is_empty() {
             return;
@@ -137,8 +135,7 @@ impl Running {
         }
         self.taking = due.iter().copied().collect();
         let (deps, config) = (self.deps.clone(), self.config.clone());
-        self.takeover =
-            Some(Box::pin(async move { takeover::take(&deps, &config, due).await }));
+        self.takeover = Some(Box::pin(async move { takeover::take(&deps, &config, due).await }));
     }
 
     pub(super) fn taken_over(&mut self, takeover: Takeover) {
@@ -235,8 +232,7 @@ impl Running {
     /// Sees that what was revoked is written, and goes on polling the group.
     pub(super) fn leave_if_done(&mut self) {
         let Some(leaving) = &self.leaving else { return };
-        let (slots, until, is_written) =
-            (leaving.slots.clone(), leaving.until, leaving.is_written);
+        let (slots, until, is_written) = (leaving.slots.clone(), leaving.until, leaving.is_written);
         let is_late = self.mono() >= until;
         let is_busy = |owner: &SlotOwner| {
             owner.unacknowledged > 0

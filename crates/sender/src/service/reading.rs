@@ -58,9 +58,7 @@ impl Running {
             ReadError::BeyondEnd { .. } => self.tail_lost(slot),
             // Its topic may have gone already, or never had an urgent partition.
             ReadError::UnknownPartition(_) if row.webhook.standing == Standing::Deleted => {}
-            ReadError::UnknownPartition(_)
-            | ReadError::Unavailable
-            | ReadError::Damaged { .. } => {
+            ReadError::UnknownPartition(_) | ReadError::Unavailable | ReadError::Damaged { .. } => {
                 tracing::warn!(%error, "a delivery partition cannot be read now; trying again");
                 // The next tick assigns it again.
                 if let Some(state) = row.reading.get_mut(usize::from(partition == 1)) {

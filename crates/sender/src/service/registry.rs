@@ -96,7 +96,9 @@ impl Running {
         let positions: Vec<_> = row
             .hook
             .partitions()
-            .filter_map(|partition| Some((row.partition(partition), row.hook.read_from(partition)?)))
+            .filter_map(|partition| {
+                Some((row.partition(partition), row.hook.read_from(partition)?))
+            })
             .collect();
         let (topic, id, version) = (row.topic.clone(), row.webhook.id, row.webhook.version);
         let (broker, webhooks) = (self.deps.broker.clone(), Arc::clone(&self.deps.webhooks));

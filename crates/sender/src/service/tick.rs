@@ -135,7 +135,8 @@ impl Running {
         owner.marked = position;
         owner.log_bytes = if compacts { written } else { owner.log_bytes + written };
         owner.log_bytes += 32;
-        owner.next_write = mono + interval.saturating_mul(factor).min(LONGEST_INTERVAL.max(interval));
+        owner.next_write =
+            mono + interval.saturating_mul(factor).min(LONGEST_INTERVAL.max(interval));
         Some(Write { slot, fence, checkpoints, mark: position, time, compacts })
     }
 
@@ -154,8 +155,7 @@ impl Running {
         let webhook = row.webhook.id;
         let (checkpoint, needed) = row.hook.cut(partition, sabotage)?;
         self.cuts.push(Cut { row: key, partition, needed });
-        let mut parts =
-            checkpoint.into_parts(webhook, partition, cut, self.config.part_entries);
+        let mut parts = checkpoint.into_parts(webhook, partition, cut, self.config.part_entries);
         if sabotage.is(Sabotage::MixedCheckpointParts) {
             let before = self.mixed.insert((webhook, partition), parts.clone());
             for (part, old) in parts.iter_mut().zip(before.unwrap_or_default()) {
@@ -286,7 +286,9 @@ impl Running {
         metrics.skipped.inc_by(counts.skipped);
         metrics.lost.inc_by(counts.lost);
         let now = self.now();
-        for (lane, in_flight) in [Lane::Standard, Lane::Urgent].into_iter().zip(self.process.in_flight) {
+        for (lane, in_flight) in
+            [Lane::Standard, Lane::Urgent].into_iter().zip(self.process.in_flight)
+        {
             let oldest = self
                 .table
                 .keys()

@@ -117,9 +117,7 @@ impl Running {
                     self.readers.assign(of, offset);
                     ReadState::On
                 }
-                (Reading::Go, ReadState::Paused)
-                    if row.hook.is_low(partition, &self.process) =>
-                {
+                (Reading::Go, ReadState::Paused) if row.hook.is_low(partition, &self.process) => {
                     self.readers.resume(&of);
                     ReadState::On
                 }

@@ -55,10 +55,7 @@ async fn a_failed_attempt_is_repeated_by_the_ladder_until_it_succeeds() {
     }
     assert!(calls.iter().all(|call| call.body == calls[0].body));
     use Kind::{AttemptFailed, Delivered};
-    assert_eq!(
-        world.kinds(1).await,
-        [AttemptFailed, AttemptFailed, AttemptFailed, Delivered]
-    );
+    assert_eq!(world.kinds(1).await, [AttemptFailed, AttemptFailed, AttemptFailed, Delivered]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -234,11 +234,7 @@ impl World {
                 started: tokio::time::Instant::now(),
                 changed: tokio::sync::Notify::new(),
             }),
-            hooks: Arc::new(Hooks {
-                webhooks: Mutex::default(),
-                version,
-                told: Mutex::default(),
-            }),
+            hooks: Arc::new(Hooks { webhooks: Mutex::default(), version, told: Mutex::default() }),
             config,
             sabotage: Sabotage::None,
             ring: KeyRing::generate(&[3; 32]),

@@ -7,8 +7,20 @@ use crate::{cli::AccountArgs, client::Client};
 
 /// The columns of the table, as contract §3 names them.
 const COLUMNS: &[&str] = &[
-    "from", "committed", "skipped", "routed", "filtered", "quarantined", "duplicate",
-    "notifications", "delivered", "undelivered", "pending", "cancelled", "expired", "superseded",
+    "from",
+    "committed",
+    "skipped",
+    "routed",
+    "filtered",
+    "quarantined",
+    "duplicate",
+    "notifications",
+    "delivered",
+    "undelivered",
+    "pending",
+    "cancelled",
+    "expired",
+    "superseded",
 ];
 
 pub(crate) fn run(args: &AccountArgs) -> Result<(), Failure> {

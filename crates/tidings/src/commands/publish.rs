@@ -25,7 +25,9 @@ pub(crate) fn run(args: &PublishArgs) -> Result<(), Failure> {
     let json_answer = args.json;
     let scopes: &[&str] = if raw.is_some() { &["admin"] } else { &["eds.publish"] };
     // A repeat of a batch whose answer was lost makes no second event.
-    let run_key = format!("{:032x}", rand::random::<u128>());
+    let mut random = [0; 16];
+    tidings_types::Rng::fill(&tidings_telemetry::SystemRng::new(), &mut random);
+    let run_key = hex::encode(random);
     Client::with(&args.client, scopes, async move |client| {
         let mut accepted = 0_usize;
         let mut content = Vec::new();
@@ -36,7 +38,13 @@ pub(crate) fn run(args: &PublishArgs) -> Result<(), Failure> {
             );
             let key = format!("{run_key}-{number}");
             let answer = client
-                .send_with("POST", &path, "application/x-ndjson", batch.bytes, &[("idempotency-key", &key)])
+                .send_with(
+                    "POST",
+                    &path,
+                    "application/x-ndjson",
+                    batch.bytes,
+                    &[("idempotency-key", &key)],
+                )
                 .await?;
             if answer.status != 202 {
                 return Err(refused(&answer, batch.first_line, accepted));
@@ -53,7 +61,9 @@ pub(crate) fn run(args: &PublishArgs) -> Result<(), Failure> {
             progress(accepted);
         }
         if json_answer {
-            say(json!({"status": "success", "response": {"accepted": accepted, "content": content}}));
+            say(
+                json!({"status": "success", "response": {"accepted": accepted, "content": content}}),
+            );
         } else {
             say(format!("accepted {accepted}"));
         }
@@ -88,9 +98,9 @@ fn batches(text: &[u8]) -> Vec<Batch> {
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let full = batches
-            .last()
-            .is_none_or(|batch| events >= MAX_EVENTS || batch.bytes.len() + line.len() >= MAX_BYTES);
+        let full = batches.last().is_none_or(|batch| {
+            events >= MAX_EVENTS || batch.bytes.len() + line.len() >= MAX_BYTES
+        });
         if full {
             batches.push(Batch { first_line: index + 1, bytes: Vec::new() });
             events = 0;
@@ -107,7 +117,8 @@ fn batches(text: &[u8]) -> Vec<Batch> {
 fn refused(answer: &Answer, first_line: usize, accepted: usize) -> Failure {
     let mut lines = Vec::new();
     for error in answer.errors() {
-        let text = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text =
+            |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let line = error
             .get("index")
             .and_then(Value::as_u64)
@@ -115,15 +126,17 @@ fn refused(answer: &Answer, first_line: usize, accepted: usize) -> Failure {
             .map(|index| format!("event {} (about line {}): ", index + 1, first_line + index));
         let field = text("field");
         let field = if field.is_empty() { String::new() } else { format!(" {field}") };
-        lines.push(format!("{}{}{field}: {}", line.unwrap_or_default(), text("code"), text("message")));
+        lines.push(format!(
+            "{}{}{field}: {}",
+            line.unwrap_or_default(),
+            text("code"),
+            text("message")
+        ));
     }
     if lines.is_empty() {
         return answer.refused();
     }
-    Failure::Wrong(anyhow!(
-        "refused, {accepted} accepted before it: {}",
-        lines.join("; ")
-    ))
+    Failure::Wrong(anyhow!("refused, {accepted} accepted before it: {}", lines.join("; ")))
 }
 
 #[expect(clippy::print_stderr, reason = "progress for a person at a terminal")]

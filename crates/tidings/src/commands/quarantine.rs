@@ -10,7 +10,8 @@ use crate::{cli::ClientArgs, client::Client};
 
 pub(crate) fn list(as_json: bool, args: &ClientArgs) -> Result<(), Failure> {
     Client::with(args, &["admin"], async move |client| {
-        let answer = client.send("GET", "/admin/v1/quarantine", "application/json", Vec::new()).await?;
+        let answer =
+            client.send("GET", "/admin/v1/quarantine", "application/json", Vec::new()).await?;
         if answer.status != 200 {
             return Err(answer.refused());
         }

@@ -46,20 +46,20 @@ fn run_until_signal(settings: Settings) -> Result<(), Failure> {
         .build()
         .context("cannot start the runtime")?;
     let grace = settings.shutdown_grace;
-    let outcome = runtime.block_on(async move {
+    let outcome: Result<(), Failure> = runtime.block_on(async move {
         let shutdown = CancellationToken::new();
         let app = App::start(settings, Roles::ALL, shutdown.clone()).await?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
         let mut finished = Box::pin(app.run());
         tokio::select! {
-            result = &mut finished => return result,
+            result = &mut finished => return Ok(result?),
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tracing::info!("draining");
         shutdown.cancel();
-        tokio::select! {
+        let drained = tokio::select! {
             result = tokio::time::timeout(grace, &mut finished) => result.unwrap_or_else(|_late| {
                 // Everything is crash-safe: a drain saves time, never correctness.
                 tracing::warn!("the drain took longer than shutdown.grace");
@@ -67,9 +67,10 @@ fn run_until_signal(settings: Settings) -> Result<(), Failure> {
             }),
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
-        }
+        };
+        Ok(drained?)
     });
     // Not waited for: what still runs is crash-safe, and the grace is over.
     runtime.shutdown_background();
-    outcome.map_err(Failure::Wrong)
+    outcome
 }

@@ -45,7 +45,9 @@ pub(crate) fn run(args: &TokenArgs) -> Result<(), Failure> {
             ttl: *args.ttl,
         },
     )
-    .with_context(|| format!("cannot use the issuer's key in {}", settings.data.join("keys").display()))?;
+    .with_context(|| {
+        format!("cannot use the issuer's key in {}", settings.data.join("keys").display())
+    })?;
     say(token);
     Ok(())
 }

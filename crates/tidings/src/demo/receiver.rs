@@ -57,7 +57,11 @@ impl Receiver {
     }
 
     /// Gives the receiver what a client gets when it registers.
-    pub(crate) fn trust(&self, signing_secret: String, signature_key: String) -> anyhow::Result<()> {
+    pub(crate) fn trust(
+        &self,
+        signing_secret: String,
+        signature_key: String,
+    ) -> anyhow::Result<()> {
         let webhook = tidings_signing::WebhookSecret::parse(&signing_secret)
             .context("signingSecret has not the form whsec_…")?;
         *self.keys.write() = Keys { webhook: Some(webhook), merchant: signature_key.into_bytes() };
@@ -90,7 +94,8 @@ async fn accept(
         let keys = Arc::clone(&keys);
         let sender = sender.clone();
         connections.spawn(async move {
-            let service = service_fn(move |request| receive(request, Arc::clone(&keys), sender.clone()));
+            let service =
+                service_fn(move |request| receive(request, Arc::clone(&keys), sender.clone()));
             let served = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -142,7 +147,8 @@ fn verify(keys: &Keys, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
     let id = text("webhook-id")?;
     if headers.contains_key("webhook-signature") {
         let secret = keys.webhook.as_ref().ok_or("no secret known")?;
-        let timestamp = text("webhook-timestamp")?.parse::<i64>().map_err(|_bad| "bad timestamp")?;
+        let timestamp =
+            text("webhook-timestamp")?.parse::<i64>().map_err(|_bad| "bad timestamp")?;
         let signed = secret.sign_v1(id, timestamp, body);
         if !text("webhook-signature")?.split(' ').any(|signature| signature == signed) {
             return Err("WRONG SIGNATURE".to_owned());

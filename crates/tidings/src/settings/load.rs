@@ -66,13 +66,13 @@ fn parse_tree(tree: toml::Table, origin: &str) -> Result<File, SettingsError> {
         let problem = error.inner().message().to_owned();
         let path = error.path().to_string();
         // `deny_unknown_fields` reports the parent's path; the name is in the text.
-        let key = match problem.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
-        {
-            Some(name) if path == "." || path.is_empty() => name.to_owned(),
-            Some(name) if path.rsplit('.').next() == Some(name) => path,
-            Some(name) => format!("{path}.{name}"),
-            None => path,
-        };
+        let key =
+            match problem.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()) {
+                Some(name) if path == "." || path.is_empty() => name.to_owned(),
+                Some(name) if path.rsplit('.').next() == Some(name) => path,
+                Some(name) => format!("{path}.{name}"),
+                None => path,
+            };
         SettingsError::Key { key, origin: origin.to_owned(), problem }
     })
 }
@@ -95,9 +95,8 @@ fn overlay(tree: &mut toml::Table, name: &str, value: &str) -> Result<(), Settin
     };
     let mut table = tree;
     for parent in parents {
-        let slot = table
-            .entry(parent.clone())
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let slot =
+            table.entry(parent.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         table = slot.as_table_mut().ok_or_else(|| wrong("a part of the name is not a section"))?;
     }
     table.insert(last.clone(), parsed);
@@ -128,7 +127,11 @@ fn duration(key: &str, text: Option<&str>, default: Duration) -> Result<Duration
 }
 
 fn bad(key: &str, problem: impl Into<String>) -> SettingsError {
-    SettingsError::Key { key: key.to_owned(), origin: "settings".to_owned(), problem: problem.into() }
+    SettingsError::Key {
+        key: key.to_owned(),
+        origin: "settings".to_owned(),
+        problem: problem.into(),
+    }
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -153,7 +156,8 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
     };
     let ladders = ladders(file)?;
     let fallback = if dev { "fast" } else { "standard" };
-    let default_ladder = file.delivery.default_ladder.clone().unwrap_or_else(|| fallback.to_owned());
+    let default_ladder =
+        file.delivery.default_ladder.clone().unwrap_or_else(|| fallback.to_owned());
     let merchant_ladder = if dev && file.delivery.default_ladder.is_none() {
         "fast".to_owned()
     } else if dev {
@@ -164,7 +168,10 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
     if !["standard", "merchant", "fast"].contains(&default_ladder.as_str())
         && !ladders.contains_key(&default_ladder)
     {
-        return Err(bad("delivery.default_ladder", format!("there is no ladder {default_ladder:?}")));
+        return Err(bad(
+            "delivery.default_ladder",
+            format!("there is no ladder {default_ladder:?}"),
+        ));
     }
     let gone_gap_default = if dev { SECOND } else { HOUR };
     let delivery = DeliverySettings {
@@ -179,7 +186,11 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
             72 * HOUR,
         )?,
         gone_count: file.delivery.gone_count.unwrap_or(3).max(1),
-        gone_gap: duration("delivery.gone_gap", file.delivery.gone_gap.as_deref(), gone_gap_default)?,
+        gone_gap: duration(
+            "delivery.gone_gap",
+            file.delivery.gone_gap.as_deref(),
+            gone_gap_default,
+        )?,
     };
     let egress_allow = file
         .egress
@@ -191,8 +202,7 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
     if file.region.is_some_and(|region| region > 2) {
         return Err(bad("region", "must be 0, 1 or 2"));
     }
-    let keys_retention =
-        duration("keys.retention", file.keys.retention.as_deref(), 6 * HOUR)?;
+    let keys_retention = duration("keys.retention", file.keys.retention.as_deref(), 6 * HOUR)?;
     let session = duration("slots.session", file.slots.session.as_deref(), 6 * SECOND)?;
     if session < Duration::from_millis(100) {
         return Err(bad("slots.session", "must be at least 100ms"));
@@ -201,7 +211,10 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
         dev,
         data,
         broker,
-        master_key: flags.master_key.clone().or_else(|| file.master_key.as_ref().map(PathBuf::from)),
+        master_key: flags
+            .master_key
+            .clone()
+            .or_else(|| file.master_key.as_ref().map(PathBuf::from)),
         listen: listen(file, flags)?,
         metrics_public: file.metrics.public.unwrap_or(false),
         region: file.region,
@@ -266,7 +279,9 @@ fn log_level(file: &File) -> Result<String, SettingsError> {
 fn parse_net(text: &str) -> Result<ipnet::IpNet, SettingsError> {
     text.parse::<ipnet::IpNet>()
         .or_else(|_not_a_net| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
-        .map_err(|_bad| bad("egress.allow", format!("{text:?} is not a network such as 10.0.0.0/8")))
+        .map_err(|_bad| {
+            bad("egress.allow", format!("{text:?} is not a network such as 10.0.0.0/8"))
+        })
 }
 
 fn ladders(file: &File) -> Result<BTreeMap<String, Vec<Duration>>, SettingsError> {
@@ -287,7 +302,8 @@ fn ladders(file: &File) -> Result<BTreeMap<String, Vec<Duration>>, SettingsError
 
 /// Plain HTTP only on loopback or when it is asked for (contract §2).
 fn listen(file: &File, flags: &Flags) -> Result<Listen, SettingsError> {
-    let text = flags.listen.as_deref().or(file.listen.address.as_deref()).unwrap_or("127.0.0.1:8080");
+    let text =
+        flags.listen.as_deref().or(file.listen.address.as_deref()).unwrap_or("127.0.0.1:8080");
     let address: SocketAddr = text
         .replace("localhost", "127.0.0.1")
         .parse()
@@ -297,8 +313,12 @@ fn listen(file: &File, flags: &Flags) -> Result<Listen, SettingsError> {
             Some(TlsFiles { certificate: certificate.into(), key: key.into() })
         }
         (None, None) => None,
-        (Some(_), None) => return Err(bad("listen.tls_key", "is missing beside listen.tls_certificate")),
-        (None, Some(_)) => return Err(bad("listen.tls_certificate", "is missing beside listen.tls_key")),
+        (Some(_), None) => {
+            return Err(bad("listen.tls_key", "is missing beside listen.tls_certificate"));
+        }
+        (None, Some(_)) => {
+            return Err(bad("listen.tls_certificate", "is missing beside listen.tls_key"));
+        }
     };
     let loopback = address.ip().is_loopback();
     if flags.dev && !loopback {
@@ -319,7 +339,11 @@ fn listen(file: &File, flags: &Flags) -> Result<Listen, SettingsError> {
 mod tests {
     use super::*;
 
-    fn load_text(text: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<Settings, String> {
+    fn load_text(
+        text: &str,
+        environment: &[(&str, &str)],
+        flags: &Flags,
+    ) -> Result<Settings, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tidings.toml");
         std::fs::write(&path, text).unwrap();
@@ -338,7 +362,8 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_named_with_its_key() {
-        let error = load_text("[delivery]\nmax_open = \"x\"\n", &[], &Flags::default()).unwrap_err();
+        let error =
+            load_text("[delivery]\nmax_open = \"x\"\n", &[], &Flags::default()).unwrap_err();
         assert!(error.contains("delivery.max_open"), "{error}");
         let error = load_text("[slots]\nsession = \"soon\"\n", &[], &Flags::default()).unwrap_err();
         assert!(error.contains("slots.session"), "{error}");

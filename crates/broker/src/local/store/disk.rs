@@ -22,7 +22,7 @@ use std::{
 use bytes::{Buf, BufMut, Bytes};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use parking_lot::Mutex;
-use tidings_types::Offset;
+use tidings_types::{Offset, Sabotage};
 
 use super::{
     Bucket, Leftover, REMOVE_STEP, RawEntry, Space, StoreError, Visit, Write,
@@ -69,6 +69,8 @@ pub(in crate::local) struct DiskStore {
     erase: Mutex<EraseFiles>,
     reserve: u64,
     free_space: Option<Arc<dyn FreeSpace>>,
+    /// How durable a commit is: synced, unless a test plants a fault.
+    durability: PersistMode,
 }
 
 impl fmt::Debug for DiskStore {
@@ -116,6 +118,11 @@ impl DiskStore {
             erase: Mutex::new(erase),
             reserve: config.disk_reserve_bytes,
             free_space: config.free_space.clone(),
+            durability: if config.sabotage.is(Sabotage::AckBeforeFsync) {
+                PersistMode::Buffer
+            } else {
+                PersistMode::SyncData
+            },
         })
     }
 
@@ -177,7 +184,7 @@ impl DiskStore {
     pub(super) fn commit(&self, writes: Vec<Write>) -> Result<Leftover, StoreError> {
         let capacity = writes.len();
         let mut batch = OwnedWriteBatch::with_capacity(self.database.clone(), capacity)
-            .durability(Some(PersistMode::SyncData));
+            .durability(Some(self.durability));
         let mut leftover = Leftover::default();
         let mut erase = self.erase.lock();
         for write in writes {

@@ -1,0 +1,262 @@
+//! One running Tidings: builds the parts that its roles need, starts them, and
+//! ends them in an order in which nobody waits for somebody who has left.
+//!
+//! Nothing here decides anything about events; this is wiring. All parts can be
+//! killed at any time, so the order of the end saves time, never correctness.
+
+mod address;
+mod keys;
+mod parts;
+mod provision;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use tidings_broker::LocalBroker;
+use tidings_eventlog::EventLog;
+use tidings_types::Timestamp;
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use address::running_address;
+pub(crate) use keys::sign_token;
+pub(crate) use tidings_auth::TokenRequest;
+
+use crate::{commands::Failure, settings::Settings};
+use parts::Parts;
+
+/// How often the log removes what has expired, and is asked whether it failed.
+const MAINTENANCE: Duration = Duration::from_secs(5);
+
+/// Which roles run in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Roles {
+    pub(crate) routes: bool,
+    pub(crate) sends: bool,
+    /// Whether others may find this process by its data directory's address file.
+    pub(crate) announces: bool,
+}
+
+impl Roles {
+    /// `tidings serve`. The API and the recorder always run.
+    pub(crate) const ALL: Self = Self { routes: true, sends: true, announces: true };
+    /// A client command on a store that nobody serves: asks, and publishes, but
+    /// moves nothing.
+    pub(crate) const OFFLINE: Self = Self { routes: false, sends: false, announces: false };
+}
+
+/// Tasks that end together, each with its name.
+type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
+
+/// A running Tidings.
+#[derive(Debug)]
+pub(crate) struct App {
+    base_url: String,
+    shutdown: CancellationToken,
+    ready: watch::Receiver<bool>,
+    stages: Mutex<Vec<Stage>>,
+}
+
+/// Parts that end at the same time. The first stage ends at shutdown, each other
+/// one when the one before it has ended.
+#[derive(Debug)]
+struct Stage {
+    stop: CancellationToken,
+    tasks: Tasks,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self { stop: CancellationToken::new(), tasks: JoinSet::new() }
+    }
+
+    fn spawn<E>(
+        &mut self,
+        name: &'static str,
+        run: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) where
+        E: Into<anyhow::Error> + Send + 'static,
+    {
+        self.tasks.spawn(async move { (name, run.await.map_err(Into::into)) });
+    }
+}
+
+impl App {
+    /// Opens the data directory and starts what `roles` say. Ends at `shutdown`.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for a key file or setting that cannot be used, else
+    /// [`Failure::Wrong`].
+    pub(crate) async fn start(
+        settings: Settings,
+        roles: Roles,
+        shutdown: CancellationToken,
+    ) -> Result<Self, Failure> {
+        let settings = Arc::new(settings);
+        let (started, is_started) = watch::channel(false);
+        let (ready, is_ready) = watch::channel(false);
+        let parts = Parts::build(Arc::clone(&settings), is_started).await?;
+        // Bound first: a port that is taken ends the start before anything moves.
+        let listener = tokio::net::TcpListener::bind(settings.listen.address)
+            .await
+            .with_context(|| format!("cannot listen on {}", settings.listen.address))?;
+        let tls = settings.listen.tls.as_ref().map(keys::tls_acceptor).transpose()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let local = listener.local_addr().context("the listener has no address")?;
+        let base_url = format!("{scheme}://{local}");
+
+        let mut front = Stage::new();
+        let mut view = Stage::new();
+        let mut base = Stage::new();
+        let Parts { broker, registry_task, recorder, router, sender, egress, api, .. } = parts;
+        base.spawn("registry", registry_task.run(base.stop.clone()));
+        base.spawn("maintenance", maintain(broker, base.stop.clone()));
+        let recorder_handle = recorder.handle();
+        view.spawn("recorder", recorder.run(view.stop.clone()));
+        let router_handle = router.handle();
+        if roles.routes {
+            front.spawn("router", router.run(front.stop.clone()));
+        }
+        if roles.sends {
+            front.spawn("sender", sender.run(front.stop.clone()));
+            let stop = front.stop.clone();
+            front.spawn("egress", async move {
+                egress.run(stop).await;
+                anyhow::Ok(())
+            });
+        }
+        let limits = tidings_api::Limits::default();
+        front.spawn("api", tidings_api::serve(listener, tls, api, limits, front.stop.clone()));
+        let announce = Announce {
+            ready,
+            started,
+            log: recorder_handle.event_log().clone(),
+            address: roles.announces.then(|| (settings.data.clone(), base_url.clone())),
+        };
+        let is_routing = move || !roles.routes || router_handle.is_ready();
+        front.spawn("announcement", announce.run(is_routing, front.stop.clone()));
+        tracing::info!(%base_url, data = %settings.data.display(), "listening");
+        let stages = Mutex::new(vec![front, view, base]);
+        Ok(Self { base_url, shutdown, ready: is_ready, stages })
+    }
+
+    /// Where the API listens: scheme, address and port.
+    pub(crate) fn base_url(&self) -> String {
+        self.base_url.clone()
+    }
+
+    /// Waits until everything runs and history has been read once. For ever if
+    /// something fails before: then [`App::run`] ends.
+    pub(crate) fn ready(&self) -> impl Future<Output = ()> + use<> {
+        let mut ready = self.ready.clone();
+        async move {
+            if ready.wait_for(|ready| *ready).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Runs until `shutdown`, then lets every part end in order.
+    ///
+    /// # Errors
+    /// When a part failed: the process should end.
+    pub(crate) async fn run(&self) -> anyhow::Result<()> {
+        let mut stages = self.stages.lock().await;
+        let mut result = Ok(());
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => {}
+            failure = first_end(&mut stages) => result = Err(failure),
+        }
+        for stage in stages.iter_mut() {
+            stage.stop.cancel();
+            while let Some(ended) = stage.tasks.join_next().await {
+                let ended = match ended {
+                    Ok((name, ended)) => ended.with_context(|| format!("the {name} failed")),
+                    Err(error) => Err(anyhow!(error).context("a part of the process broke off")),
+                };
+                result = result.and(ended);
+            }
+        }
+        result
+    }
+}
+
+/// Waits until a part ends although nobody asked it to.
+async fn first_end(stages: &mut [Stage]) -> anyhow::Error {
+    let ends = stages.iter_mut().map(|stage| Box::pin(stage.tasks.join_next()));
+    let (ended, _, _) = futures::future::select_all(ends).await;
+    match ended {
+        Some(Ok((name, Err(error)))) => error.context(format!("the {name} failed")),
+        Some(Ok((name, Ok(())))) => anyhow!("the {name} ended by itself"),
+        Some(Err(error)) => anyhow!(error).context("a part of the process broke off"),
+        None => anyhow!("nothing runs"),
+    }
+}
+
+/// Says when all is ready.
+struct Announce {
+    ready: watch::Sender<bool>,
+    started: watch::Sender<bool>,
+    log: EventLog,
+    /// The data directory, and the address for its address file.
+    address: Option<(std::path::PathBuf, String)>,
+}
+
+impl Announce {
+    /// How often the parts are asked.
+    const POLL: Duration = Duration::from_millis(5);
+
+    async fn run(
+        self,
+        is_routing: impl Fn() -> bool + Send,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(Self::POLL);
+        while !(is_routing() && self.log.status().complete) {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                _ = ticks.tick() => {}
+            }
+        }
+        self.started.send_replace(true);
+        let file = match &self.address {
+            Some((data, base_url)) => Some(address::write(data, base_url)?),
+            None => None,
+        };
+        self.ready.send_replace(true);
+        stop.cancelled().await;
+        if let Some(file) = file {
+            file.remove()?;
+        }
+        Ok(())
+    }
+}
+
+/// Lets the log remove what has expired, and ends when it has failed for good.
+async fn maintain(broker: LocalBroker, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(MAINTENANCE);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        while broker.maintain().await.more && !stop.is_cancelled() {}
+        if let Some(why) = broker.failure() {
+            return Err(anyhow!(
+                "the log failed for good ({why}); repair its disk and start again"
+            ));
+        }
+    }
+}
+
+/// The time now, for what has no clock handed in.
+pub(crate) fn system_now() -> Timestamp {
+    use tidings_types::Clock as _;
+    tidings_telemetry::SystemClock.now()
+}

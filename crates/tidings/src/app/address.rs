@@ -1,0 +1,36 @@
+//! `DIR/address`: one line, the base URL of the process that serves the data
+//! directory. Written when it is ready, removed at a clean end; after a crash it
+//! may name nobody, so whoever reads it asks first.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+const NAME: &str = "address";
+const DRAFT: &str = "address.new";
+
+/// The address file of this process.
+#[derive(Debug)]
+pub(super) struct AddressFile(PathBuf);
+
+/// Writes the file in one step.
+pub(super) fn write(data: &Path, base_url: &str) -> anyhow::Result<AddressFile> {
+    let (draft, path) = (data.join(DRAFT), data.join(NAME));
+    std::fs::write(&draft, format!("{base_url}\n"))
+        .and_then(|()| std::fs::rename(&draft, &path))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(AddressFile(path))
+}
+
+impl AddressFile {
+    pub(super) fn remove(self) -> anyhow::Result<()> {
+        std::fs::remove_file(&self.0).with_context(|| format!("cannot remove {}", self.0.display()))
+    }
+}
+
+/// The address that the file names; whether somebody answers there is not known.
+pub(crate) fn running_address(data: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(data.join(NAME)).ok()?;
+    let line = text.trim();
+    (!line.is_empty()).then(|| line.to_owned())
+}

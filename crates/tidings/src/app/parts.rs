@@ -1,0 +1,395 @@
+//! Builds every part from the settings.
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use axum::Router;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry as Metrics;
+use tidings_auth::{Verifier, VerifierConfig};
+use tidings_broker::{Broker, LocalBroker, LocalConfig};
+use tidings_catalogue::Catalogue;
+use tidings_delivery::{Ladder, Ladders, Limits, SuspendRules};
+use tidings_egress::{Egress, NetConnector, Policy};
+use tidings_eventlog::Backing;
+use tidings_registry::{KeysTopic, Registry, RegistryTask};
+use tidings_sender::{Attempts, Claims, RegistryWebhooks, RegistryWebhooksConfig};
+use tidings_signing::{KeyBook, KeyRing};
+use tidings_telemetry::{SystemClock, SystemRng};
+use tidings_types::{Clock, Rng, Sabotage};
+use tokio::sync::watch;
+
+use super::{keys, provision};
+use crate::{
+    commands::Failure,
+    failpoints::{self, Failpoints},
+    settings::Settings,
+};
+
+const USER_AGENT: &str = concat!("Tidings/", env!("CARGO_PKG_VERSION"));
+
+/// Everything that runs, not started yet.
+pub(super) struct Parts {
+    pub(super) broker: LocalBroker,
+    pub(super) registry_task: RegistryTask,
+    pub(super) recorder: tidings_recorder::Service,
+    pub(super) router: tidings_router::Service,
+    pub(super) sender: tidings_sender::Service,
+    pub(super) egress: Arc<Egress>,
+    pub(super) api: Router,
+}
+
+/// What most parts are given.
+struct Shared {
+    settings: Arc<Settings>,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    broker: Broker,
+    catalogue: Catalogue,
+    ring: KeyRing,
+    registry: Registry,
+    keys: KeysTopic,
+    policy: Policy,
+    /// None unless a test has armed some.
+    failpoints: Option<Arc<Failpoints>>,
+    sabotage: Sabotage,
+}
+
+impl Parts {
+    /// Opens the log and reads the registry. `is_started` tells the API when all
+    /// parts run.
+    pub(super) async fn build(
+        settings: Arc<Settings>,
+        is_started: watch::Receiver<bool>,
+    ) -> Result<Self, Failure> {
+        let mut metrics = Metrics::default();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let rng: Arc<dyn Rng> = Arc::new(SystemRng::new());
+        let catalogue = catalogue(&settings).map_err(Failure::Usage)?;
+        let (failpoints, sabotage) = faults(&settings).map_err(Failure::Usage)?;
+        let verifier = verifier(&settings)?;
+        fs::create_dir_all(&settings.data).with_context(|| {
+            format!("cannot make the data directory {}", settings.data.display())
+        })?;
+        let ring = keys::master_key(&settings, &*rng).map_err(Failure::Usage)?;
+        let local = open_log(&settings, &clock, sabotage, &mut metrics)?;
+        let broker = Broker::Local(local.clone());
+        provision::topics(&broker, settings.eventlog_retention).await?;
+        let book = KeyBook::new(ring.clone());
+        let keys = KeysTopic::new(
+            broker.clone(),
+            book,
+            Arc::clone(&clock),
+            Arc::clone(&rng),
+            settings.keys_retention,
+        );
+        keys.create_topic().await.context("the topic of keys cannot be made")?;
+        keys.register_metrics(&mut metrics);
+        let (registry, registry_task) =
+            Registry::start(broker.clone(), ring.clone(), Arc::clone(&clock), Arc::clone(&rng))
+                .await
+                .context("the registry cannot be read")?;
+        registry.register_metrics(&mut metrics);
+        let policy = policy(&settings);
+        let shared = Shared {
+            settings,
+            clock,
+            rng,
+            broker,
+            catalogue,
+            ring,
+            registry,
+            keys,
+            policy,
+            failpoints,
+            sabotage,
+        };
+        let recorder = shared.recorder(&mut metrics);
+        let router = shared.router(&mut metrics);
+        let (sender, egress) = shared.sender(&mut metrics)?;
+        let api = shared.api(metrics, verifier, is_started, &recorder);
+        Ok(Self { broker: local, registry_task, recorder, router, sender, egress, api })
+    }
+}
+
+impl Shared {
+    fn recorder(&self, metrics: &mut Metrics) -> tidings_recorder::Service {
+        let backing = Backing::Disk(self.settings.data.join("eventlog"));
+        let mut config = tidings_recorder::Config::new(backing);
+        config.limits.retention = self.settings.eventlog_retention;
+        let failpoints = match &self.failpoints {
+            Some(failpoints) => {
+                let failpoints = Arc::clone(failpoints);
+                tidings_recorder::Failpoints::new(move |name| failpoints.hit(name))
+            }
+            None => tidings_recorder::Failpoints::default(),
+        };
+        let deps = tidings_recorder::Deps {
+            broker: self.broker.clone(),
+            clock: Arc::clone(&self.clock),
+            metrics: tidings_recorder::Metrics::register(metrics),
+            log_metrics: tidings_eventlog::Metrics::register(metrics),
+            failpoints,
+        };
+        tidings_recorder::Service::build(config, deps)
+    }
+
+    fn router(&self, metrics: &mut Metrics) -> tidings_router::Service {
+        let mut config = tidings_router::Config {
+            session: self.settings.session,
+            source_epoch: self.settings.source_epoch,
+            ..tidings_router::Config::default()
+        };
+        config.retention.routed = self.settings.eventlog_retention;
+        let failpoints = match &self.failpoints {
+            Some(failpoints) => {
+                let failpoints = Arc::clone(failpoints);
+                tidings_router::Failpoints::new(move |name| {
+                    failpoints.hit(name);
+                    None
+                })
+            }
+            None => tidings_router::Failpoints::default(),
+        };
+        let deps = tidings_router::Deps {
+            broker: self.broker.clone(),
+            clock: Arc::clone(&self.clock),
+            rng: Arc::clone(&self.rng),
+            registry: self.registry.clone(),
+            keyring: self.ring.clone(),
+            keys: self.keys.clone(),
+            catalogue: self.catalogue.clone(),
+            metrics: tidings_router::Metrics::register(metrics),
+            sabotage: self.sabotage,
+            failpoints,
+        };
+        tidings_router::Service::build(config, deps)
+    }
+
+    fn sender(
+        &self,
+        metrics: &mut Metrics,
+    ) -> Result<(tidings_sender::Service, Arc<Egress>), Failure> {
+        let settings = &self.settings;
+        let delivery = &settings.delivery;
+        let limits = Limits {
+            max_open: delivery.max_open,
+            remembered: delivery.remembered,
+            suspend: SuspendRules {
+                suspend_after: delivery.suspend_after,
+                gone_count: delivery.gone_count,
+                gone_gap: delivery.gone_gap,
+            },
+            sabotage: self.sabotage,
+            ..Limits::default()
+        };
+        let config = tidings_sender::Config {
+            session: settings.session,
+            checkpoint_interval: settings.checkpoint_interval,
+            ladders: ladders(settings).map_err(Failure::Usage)?,
+            limits,
+            user_agent: USER_AGENT.to_owned(),
+            ..tidings_sender::Config::default()
+        };
+        let egress_config =
+            tidings_egress::Config { policy: self.policy.clone(), ..Default::default() };
+        let egress_metrics = tidings_egress::Metrics::register(metrics);
+        let net = Arc::new(NetConnector::new(&egress_config, egress_metrics.clone()));
+        let connector: Arc<dyn tidings_egress::Connector> = match &self.failpoints {
+            Some(points) => Arc::new(failpoints::BreakingConnector::new(net, Arc::clone(points))),
+            None => net,
+        };
+        let egress = Arc::new(Egress::new(
+            &egress_config,
+            connector,
+            Arc::clone(&self.clock),
+            egress_metrics,
+        ));
+        let attempts: Arc<dyn Attempts> = match &self.failpoints {
+            Some(points) => {
+                Arc::new(failpoints::BreakingAttempts::new(Arc::clone(&egress), Arc::clone(points)))
+            }
+            None => Arc::new(Arc::clone(&egress)),
+        };
+        let per_scope = settings.webhooks_per_scope;
+        let webhooks = RegistryWebhooks::new(
+            self.registry.clone(),
+            RegistryWebhooksConfig {
+                policy: self.policy.clone(),
+                user_agent: USER_AGENT.to_owned(),
+                default_ladder: delivery.default_ladder.clone(),
+                merchant_ladder: delivery.merchant_ladder.clone(),
+                claims: Claims::new(move |webhook| tidings_api::webhook_claims(webhook, per_scope)),
+            },
+        );
+        let failpoints = self.failpoints.clone().map(|points| {
+            let points: Arc<dyn tidings_sender::Failpoints> = points;
+            points
+        });
+        let deps = tidings_sender::Deps {
+            broker: self.broker.clone(),
+            clock: Arc::clone(&self.clock),
+            rng: Arc::clone(&self.rng),
+            webhooks: Arc::new(webhooks),
+            attempts,
+            keys: self.keys.book().clone(),
+            bucket_keys: Arc::new(Arc::new(self.keys.clone())),
+            failpoints,
+            sabotage: self.sabotage,
+            metrics: tidings_sender::Metrics::register(metrics),
+        };
+        Ok((tidings_sender::Service::build(config, deps), egress))
+    }
+
+    fn api(
+        &self,
+        mut metrics: Metrics,
+        verifier: Verifier,
+        started: watch::Receiver<bool>,
+        recorder: &tidings_recorder::Service,
+    ) -> Router {
+        let settings = &self.settings;
+        let config = tidings_api::Config {
+            dev: settings.dev,
+            region: settings.region,
+            webhooks_per_scope: settings.webhooks_per_scope,
+            min_timeout_ms: u32::try_from(settings.min_timeout.as_millis()).unwrap_or(u32::MAX),
+            default_ladder: settings.delivery.default_ladder.clone(),
+            merchant_ladder: settings.delivery.merchant_ladder.clone(),
+            ladders: ["standard", "merchant", "fast"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(settings.delivery.ladders.keys().cloned())
+                .collect(),
+            url_policy: self.policy.clone(),
+            metrics_public: settings.metrics_public,
+            max_lag: settings.eventlog_max_lag,
+            write_wait: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(60),
+        };
+        let api_metrics = tidings_api::Metrics::register(&mut metrics);
+        let process = tidings_telemetry::Metrics::register(&mut metrics);
+        // Encoding takes the registry by reference; the lock is for `Sync` alone.
+        let metrics = Mutex::new(metrics);
+        let metrics_text = Arc::new(move || {
+            process.refresh();
+            tidings_telemetry::encode(&metrics.lock())
+        });
+        let deps = tidings_api::Deps {
+            broker: self.broker.clone(),
+            registry: self.registry.clone(),
+            keys: self.keys.clone(),
+            catalogue: self.catalogue.clone(),
+            event_log: recorder.handle().event_log().clone(),
+            verifier,
+            clock: Arc::clone(&self.clock),
+            rng: Arc::clone(&self.rng),
+            metrics: api_metrics,
+            metrics_text,
+            started,
+        };
+        tidings_api::router(tidings_api::State::new(config, deps))
+    }
+}
+
+/// Opens the log; blocks while it reads, which at the start holds nobody up.
+fn open_log(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    sabotage: Sabotage,
+    metrics: &mut Metrics,
+) -> anyhow::Result<LocalBroker> {
+    let config = LocalConfig { sabotage, ..LocalConfig::default() };
+    let directory = settings.data.join("log");
+    LocalBroker::open(&directory, config, Arc::clone(clock), metrics)
+        .with_context(|| format!("cannot open {}", directory.display()))
+}
+
+/// The built-in types and those of `events.types`, with the partitions of
+/// `events.partitions`.
+fn catalogue(settings: &Settings) -> anyhow::Result<Catalogue> {
+    let mut catalogue = Catalogue::builtin();
+    if let Some(directory) = &settings.event_types {
+        for (name, text) in files(directory).with_context(|| {
+            format!("setting `events.types`: cannot read {}", directory.display())
+        })? {
+            catalogue = catalogue
+                .with_file(&name, &text)
+                .with_context(|| format!("setting `events.types`: {}", directory.display()))?;
+        }
+    }
+    catalogue.with_partitions(&settings.event_partitions).context("setting `events.partitions`")
+}
+
+/// The TOML files of a directory, by name.
+fn files(directory: &Path) -> std::io::Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            found.insert(path.display().to_string(), fs::read_to_string(&path)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Armed failpoints and the planted fault, of a test; only under `--dev`.
+fn faults(settings: &Settings) -> anyhow::Result<(Option<Arc<Failpoints>>, Sabotage)> {
+    let points = std::env::var("TIDINGS_FAILPOINTS").unwrap_or_else(|_unset| String::new());
+    let sabotage = std::env::var("TIDINGS_SABOTAGE").unwrap_or_else(|_unset| String::new());
+    if points.is_empty() && sabotage.is_empty() {
+        return Ok((None, Sabotage::None));
+    }
+    if !settings.dev {
+        return Err(anyhow!(
+            "TIDINGS_FAILPOINTS and TIDINGS_SABOTAGE break the system on purpose and need --dev"
+        ));
+    }
+    let points = Failpoints::parse(&points)?;
+    let points = (!points.is_empty()).then(|| Arc::new(points));
+    let sabotage = if sabotage.is_empty() {
+        Sabotage::None
+    } else {
+        sabotage.parse().map_err(|error| anyhow!("TIDINGS_SABOTAGE: {error}"))?
+    };
+    Ok((points, sabotage))
+}
+
+fn verifier(settings: &Settings) -> Result<Verifier, Failure> {
+    let local = if settings.local_issuer {
+        Some(keys::local_issuer(&settings.data)?.public_key())
+    } else {
+        None
+    };
+    let external = settings.issuers.iter().map(|issuer| tidings_auth::ExternalIssuer {
+        issuer: issuer.issuer.clone(),
+        audience: issuer.audience.clone(),
+        jwks_url: issuer.jwks_url.clone(),
+    });
+    let config = VerifierConfig {
+        local,
+        external: external.collect(),
+        max_lifetime: settings.token_max_ttl,
+    };
+    Verifier::new(config).map_err(|error| Failure::Usage(error.into()))
+}
+
+fn policy(settings: &Settings) -> Policy {
+    Policy {
+        allow: settings.egress_allow.clone(),
+        allow_http: settings.allow_http,
+        ports: settings.ports.clone(),
+        allow_loopback: settings.dev,
+    }
+}
+
+fn ladders(settings: &Settings) -> anyhow::Result<Ladders> {
+    let mut ladders = Ladders::default();
+    for (name, waits) in &settings.delivery.ladders {
+        let ladder = Ladder::new(waits.clone())
+            .with_context(|| format!("setting `delivery.ladders.{name}`"))?;
+        tracing::info!(name, window = ?ladder.window(), "ladder");
+        ladders.define(name, ladder);
+    }
+    Ok(ladders)
+}
