@@ -32,6 +32,7 @@ mod topics;
 mod trace;
 mod webhooks;
 
+pub use axum::Router;
 pub use config::Config;
 pub use dispatch::router;
 pub use errors::Code;

@@ -232,6 +232,10 @@ impl Plan<'_> {
             if ids.contains(&entry.code) && entry.code != id.to_string() {
                 self.refuse(place("code"), "is another programme manager's id");
             }
+            let own_id = id.to_string();
+            if codes.iter().any(|(code, of)| *code == own_id && *of != id) {
+                self.refuse(place("id"), "is another programme manager's code");
+            }
             codes.push((entry.code.clone(), id));
             let issuer = IssuerId(Arc::from(entry.issuer.text().as_str()));
             if !issuers.contains(&issuer) {

@@ -1,3 +1,5 @@
+//! The state of a webhook through attempts, waits, ends and takeovers.
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use proptest::prelude::*;

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
-use axum::Router;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as Metrics;
 use tidings_auth::{Verifier, VerifierConfig};
@@ -36,7 +35,7 @@ pub(super) struct Parts {
     pub(super) router: tidings_router::Service,
     pub(super) sender: tidings_sender::Service,
     pub(super) egress: Arc<Egress>,
-    pub(super) api: Router,
+    pub(super) api: tidings_api::Router,
 }
 
 /// What most parts are given.
@@ -247,7 +246,7 @@ impl Shared {
         verifier: Verifier,
         started: watch::Receiver<bool>,
         recorder: &tidings_recorder::Service,
-    ) -> Router {
+    ) -> tidings_api::Router {
         let settings = &self.settings;
         let config = tidings_api::Config {
             dev: settings.dev,
