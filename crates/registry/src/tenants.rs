@@ -208,6 +208,7 @@ impl Plan<'_> {
             })
             .map(|pm| (pm.code.clone(), pm.id))
             .collect();
+        let unnamed = codes.len();
         let mut ids: BTreeSet<String> = codes.iter().map(|(_, id)| id.to_string()).collect();
         ids.extend(document.programme_managers.iter().map(|entry| entry.id.to_string()));
         for (index, entry) in document.programme_managers.iter().enumerate() {
@@ -233,7 +234,7 @@ impl Plan<'_> {
                 self.refuse(place("code"), "is another programme manager's id");
             }
             let own_id = id.to_string();
-            if codes.iter().any(|(code, of)| *code == own_id && *of != id) {
+            if codes.iter().take(unnamed).any(|(code, _)| *code == own_id) {
                 self.refuse(place("id"), "is another programme manager's code");
             }
             codes.push((entry.code.clone(), id));

@@ -413,19 +413,18 @@ pub(crate) fn notification(bytes: &[u8]) -> NotificationId {
 /// Failpoints that hold a router at one step until they are released.
 #[derive(Clone)]
 pub(crate) struct Hold {
-    steps: &'static [&'static str],
     armed: Arc<std::sync::atomic::AtomicBool>,
     reached: Arc<tokio::sync::Semaphore>,
-    released: CancellationToken,
+    /// Of each step, whether it is passed again.
+    released: BTreeMap<&'static str, CancellationToken>,
 }
 
 impl Hold {
     pub(crate) fn at(steps: &'static [&'static str]) -> Self {
         Self {
-            steps,
             armed: Arc::default(),
             reached: Arc::new(tokio::sync::Semaphore::new(0)),
-            released: CancellationToken::new(),
+            released: steps.iter().map(|step| (*step, CancellationToken::new())).collect(),
         }
     }
 
@@ -436,14 +435,14 @@ impl Hold {
     pub(crate) fn failpoints(&self) -> Failpoints {
         let hold = self.clone();
         Failpoints::new(move |step| {
-            if !hold.armed.load(std::sync::atomic::Ordering::SeqCst) || !hold.steps.contains(&step)
-            {
+            if !hold.armed.load(std::sync::atomic::Ordering::SeqCst) {
                 return None;
             }
-            let hold = hold.clone();
+            let released = hold.released.get(step)?.clone();
+            let reached = Arc::clone(&hold.reached);
             Some(Box::pin(async move {
-                hold.reached.add_permits(1);
-                hold.released.cancelled().await;
+                reached.add_permits(1);
+                released.cancelled().await;
             }))
         })
     }
@@ -456,6 +455,11 @@ impl Hold {
 
     pub(crate) fn release(&self) {
         self.armed.store(false, std::sync::atomic::Ordering::SeqCst);
-        self.released.cancel();
+        self.released.values().for_each(CancellationToken::cancel);
+    }
+
+    /// Lets those who are held at one step go on, before the others.
+    pub(crate) fn release_step(&self, step: &str) {
+        self.released[step].cancel();
     }
 }

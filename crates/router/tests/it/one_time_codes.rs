@@ -14,7 +14,7 @@ use crate::lab::{Lab, PM, config, routed};
 /// A 107 with this code as its producer writes it, and its expiry.
 fn event(code: &str, expires: Timestamp) -> String {
     format!(
-        r#"{{"context":{{"programManagerId":20,"eventCode":107,"correlationId":"c"}},"payload":{{"publicToken":"1", "otpValue" : {code},"otpExpirationDate":"{expires}"}}}}"#
+        r#"{{"context":{{"programManagerId":20,"eventCode":107,"correlationId":"c","notificationTime":"2024-10-29T14:36:30Z"}},"payload":{{"publicToken":"1", "otpValue" : {code},"otpExpirationDate":"{expires}"}}}}"#
     )
 }
 
