@@ -6,6 +6,7 @@
 
 mod disk;
 mod erase;
+mod journal;
 mod memory;
 
 use std::sync::Arc;

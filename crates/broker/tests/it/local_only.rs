@@ -355,7 +355,84 @@ async fn a_damaged_journal_is_refused_when_the_log_is_opened() {
     damage(&store_files(dir.path(), text.as_bytes(), true), text.as_bytes());
     let opened = LocalBroker::open(dir.path(), small_config(), clock, &mut Registry::default());
     let error = opened.err().unwrap();
-    assert!(matches!(error, OpenError::Store(_)), "{error}");
+    assert!(matches!(error, OpenError::DamagedFile(_)), "{error}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A process killed while it made its first log.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_was_not_made_to_its_end_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::start();
+    let broker = Broker::Local(open(dir.path().to_owned(), &small_config(), &clock));
+    broker.create_topic(spec("t", 1)).await.unwrap();
+    drop(broker);
+    let store = dir.path().join("store");
+    std::fs::remove_file(store.join("version")).unwrap();
+    std::fs::remove_dir_all(store.join("keyspaces")).unwrap();
+    let journal = store.join("0.jnl");
+    let written = std::fs::read(&journal).unwrap();
+    let again = || {
+        let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(&clock);
+        LocalBroker::open(dir.path(), small_config(), clock, &mut Registry::default())
+    };
+    assert!(again().is_err(), "a journal with something in it is not thrown away");
+    std::fs::write(&journal, vec![0; written.len()]).unwrap();
+    let broker = Broker::Local(again().unwrap());
+    broker.create_topic(spec("t", 1)).await.unwrap();
+    append(&broker, &at("t", 0), &["x"]).await.unwrap();
+}
+
+/// A power cut in the middle of a commit: any page of it may be missing.
+#[tokio::test(start_paused = true)]
+async fn a_torn_last_commit_is_cut_off_and_what_was_before_is_there() {
+    const PAGE: usize = 4096;
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::start();
+    let broker = Broker::Local(open(dir.path().to_owned(), &small_config(), &clock));
+    broker.create_topic(spec("t", 1)).await.unwrap();
+    append(&broker, &at("t", 0), &["first"]).await.unwrap();
+    append(&broker, &at("t", 0), &["acknowledged"]).await.unwrap();
+    let journal = store_files(dir.path(), b"acknowledged", true).pop().unwrap();
+    let written = |file: &Path| {
+        let bytes = std::fs::read(file).unwrap();
+        bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+    };
+    let from = written(&journal);
+    append(&broker, &at("t", 0), &[&"torn ".repeat(4000)]).await.unwrap();
+    drop(broker);
+    let to = written(&journal);
+    assert!(to - from > 4 * PAGE, "the last commit has pages");
+    for page in from / PAGE..=to / PAGE {
+        let cut = tempfile::tempdir().unwrap();
+        copy(dir.path(), cut.path());
+        let file = cut.path().join(journal.strip_prefix(dir.path()).unwrap());
+        let mut bytes = std::fs::read(&file).unwrap();
+        let end = bytes.len().min((page + 1) * PAGE);
+        bytes[from.max(page * PAGE)..end].fill(0);
+        std::fs::write(&file, bytes).unwrap();
+        let path = || cut.path().to_owned();
+        let broker = Broker::Local(open(path(), &small_config(), &clock));
+        let records = read_all(&broker, &at("t", 0), 0).await;
+        assert_eq!(texts(&records), ["first", "acknowledged"], "without page {page}");
+        append(&broker, &at("t", 0), &["afterwards"]).await.unwrap();
+        drop(broker);
+        let broker = Broker::Local(open(path(), &small_config(), &clock));
+        let records = read_all(&broker, &at("t", 0), 0).await;
+        assert_eq!(texts(&records), ["first", "acknowledged", "afterwards"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

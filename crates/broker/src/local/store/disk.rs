@@ -27,6 +27,7 @@ use tidings_types::{Offset, Sabotage};
 use super::{
     Bucket, Leftover, REMOVE_STEP, RawEntry, Space, StoreError, Visit, Write,
     erase::{EraseFiles, sync_dir},
+    journal,
 };
 use crate::local::{
     FreeSpace, LocalConfig,
@@ -95,6 +96,7 @@ fn opening(dir: &Path, error: fjall::Error) -> OpenFailure {
 impl DiskStore {
     pub(in crate::local) fn open(dir: &Path, config: &LocalConfig) -> Result<Self, OpenFailure> {
         std::fs::create_dir_all(dir)?;
+        journal::mend(&dir.join("store"))?;
         let open = |error| opening(dir, error);
         let database = Database::builder(dir.join("store"))
             .cache_size(config.cache_bytes)
