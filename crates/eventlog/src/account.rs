@@ -56,12 +56,16 @@ impl AccountRow {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     pub partitions: Vec<AccountRow>,
+    /// Records that were missing in a partition of `tidings.routed` or
+    /// `tidings.outcomes`. What an outcome said that is missing, no sum can tell: its
+    /// notification counts as pending.
+    pub missing: BTreeMap<TopicPartition, u64>,
 }
 
 impl Account {
-    /// Whether all partitions agree.
+    /// Whether all partitions agree, and nothing was missing.
     pub fn agrees(&self) -> bool {
-        self.partitions.iter().all(AccountRow::agrees)
+        self.missing.is_empty() && self.partitions.iter().all(AccountRow::agrees)
     }
 }
 
@@ -110,10 +114,14 @@ impl View {
             ..AccountRow::new(source, committed)
         }));
         partitions.sort_by(|a, b| a.source.cmp(&b.source));
-        Ok(Account { partitions })
+        let missing = self.meta.missing.iter();
+        let missing =
+            missing.map(|((source, partition), count)| (source.partition(*partition), *count));
+        Ok(Account { partitions, missing: missing.collect() })
     }
 
     fn count_facts(&self, sums: &mut BTreeMap<u32, AccountRow>) -> Result<(), StoreError> {
+        let mut chunks = 0;
         self.store.scan(b"c", b"d", &mut |key, stored| {
             let row = rows::read(&*self.store, key, stored)?;
             for fact in Facts::decode(&row.value)?.decisions {
@@ -136,8 +144,15 @@ impl View {
                     }
                 }
             }
+            chunks += 1;
             Ok(true)
-        })
+        })?;
+        // With a whole chunk gone, the sums of what is left could agree.
+        if chunks == self.meta.next_chunk - self.meta.first_chunk {
+            Ok(())
+        } else {
+            Err(StoreError::damaged("a chunk of facts is missing"))
+        }
     }
 }
 

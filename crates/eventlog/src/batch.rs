@@ -78,10 +78,18 @@ impl Batch {
     /// Decodes all records. One that cannot be decoded is counted and void, so
     /// that it cannot stop history for everyone.
     pub(crate) fn decode(self) -> Decoded {
-        let mut decoded = Decoded { positions: self.skipped, ..Decoded::default() };
+        let skipped = self.skipped.into_iter();
+        let positions = skipped.map(|(source, partition, next)| ReadUpTo {
+            source,
+            partition,
+            run: None,
+            next,
+        });
+        let mut decoded = Decoded { positions: positions.collect(), ..Decoded::default() };
         for (source, partition, records) in self.parts {
-            let Some(last) = records.last() else { continue };
-            decoded.positions.push((source, partition, last.offset + 1));
+            let (Some(first), Some(last)) = (records.first(), records.last()) else { continue };
+            let (run, next) = (Some((first.offset, records.len() as u64)), last.offset + 1);
+            decoded.positions.push(ReadUpTo { source, partition, run, next });
             match source {
                 Source::Routed => decoded.routed(partition, records),
                 Source::Outcomes => decoded.outcomes(partition, records),
@@ -110,8 +118,27 @@ pub(crate) struct DecodedOutcomes {
 pub(crate) struct Decoded {
     pub(crate) routed: Vec<DecodedRouted>,
     pub(crate) outcomes: Vec<DecodedOutcomes>,
-    pub(crate) positions: Vec<(Source, Partition, Offset)>,
+    pub(crate) positions: Vec<ReadUpTo>,
     pub(crate) undecodable: u64,
+}
+
+/// A step forward in one partition.
+#[derive(Debug)]
+pub(crate) struct ReadUpTo {
+    pub(crate) source: Source,
+    pub(crate) partition: Partition,
+    /// The first record and how many came; `None` if what was there is gone.
+    pub(crate) run: Option<(Offset, u64)>,
+    pub(crate) next: Offset,
+}
+
+impl ReadUpTo {
+    /// How many records should have come from `expected` on and did not. Records
+    /// stand in their partition without gaps.
+    pub(crate) fn missing(&self, expected: Offset) -> u64 {
+        let Some((first, count)) = self.run else { return 0 };
+        self.next.saturating_sub(expected.min(first)).saturating_sub(count)
+    }
 }
 
 impl Decoded {
@@ -158,6 +185,12 @@ impl Positions {
     pub(crate) fn next(&self, of: &TopicPartition) -> Option<Offset> {
         let source = Source::of(of.topic.as_str())?;
         self.next.get(&(source, of.partition)).copied()
+    }
+
+    /// The next offset of a partition; a partition that was never read has its
+    /// beginning before it.
+    pub(crate) fn of(&self, source: Source, partition: Partition) -> Offset {
+        self.next.get(&(source, partition)).copied().unwrap_or(0)
     }
 
     pub(crate) fn set(&mut self, source: Source, partition: Partition, next: Offset) {

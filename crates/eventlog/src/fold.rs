@@ -17,7 +17,7 @@ use tidings_proto::v1;
 use tidings_types::{EventUid, NotificationId, Timestamp};
 
 use crate::{
-    batch::Decoded,
+    batch::{Decoded, ReadUpTo},
     facts::{self, Facts},
     notification::{Notification, Origin},
     overlay::Overlay,
@@ -71,8 +71,8 @@ impl View {
         }
         fold.narrow_window()?;
         let mut applied = fold.applied;
-        for (source, partition, next) in batch.positions {
-            self.meta.positions.set(source, partition, next);
+        for read in batch.positions {
+            self.note(&read);
         }
         applied.rows = self.commit(rows)?;
         self.metrics.notifications.inc_by(applied.notifications);
@@ -82,6 +82,18 @@ impl View {
 }
 
 impl View {
+    /// Notes how far a partition was read, and what was missing on the way.
+    fn note(&mut self, read: &ReadUpTo) {
+        let ReadUpTo { source, partition, next, .. } = *read;
+        let missing = read.missing(self.meta.positions.of(source, partition));
+        if missing > 0 {
+            let topic = source.topic();
+            tracing::error!(topic, partition, next, missing, "records are missing in a topic");
+            *self.meta.missing.entry((source, partition)).or_default() += missing;
+        }
+        self.meta.positions.set(source, partition, next);
+    }
+
     /// Lets the oldest chunk leave the window because it will be removed.
     pub(crate) fn leave_window_for_good(
         &mut self,

@@ -41,9 +41,16 @@ pub(crate) async fn account(state: &State, request: &Request) -> Result<Answer, 
         .iter()
         .filter(|row| wanted.as_ref().is_none_or(|topic| row.source.topic.as_str() == topic))
         .collect();
-    let agree = rows.iter().all(|row| row.agrees());
+    let agree = account.missing.is_empty() && rows.iter().all(|row| row.agrees());
     let partitions: Vec<Value> = rows.into_iter().map(shape).collect();
-    let response = json!({ "agree": agree, "partitions": partitions });
+    let mut response = json!({ "agree": agree, "partitions": partitions });
+    if !account.missing.is_empty() {
+        // Of `tidings.routed` and `tidings.outcomes`, which belong to all topics.
+        let missing = account.missing.iter().map(|(of, records)| {
+            json!({ "topic": of.topic.as_str(), "partition": of.partition, "records": records })
+        });
+        response["missing"] = missing.collect();
+    }
     Ok(Answer::ok(&response).with_as_of(log.status().as_of))
 }
 

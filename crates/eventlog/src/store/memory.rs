@@ -49,6 +49,15 @@ impl MemoryDisk {
         }
     }
 
+    /// Removes a row that is stored, for tests of damage; gives its key. `nth` counts
+    /// as for [`Self::flip`].
+    pub fn remove(&self, nth: usize) -> Option<Vec<u8>> {
+        let rows = &mut *self.rows.write();
+        let key = rows.now.keys().nth(nth)?.clone();
+        rows.now.remove(&key);
+        Some(key)
+    }
+
     /// The number of rows.
     pub fn len(&self) -> usize {
         self.rows.read().now.len()

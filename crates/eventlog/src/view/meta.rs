@@ -13,6 +13,8 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub(crate) positions: Positions,
+    /// Records that were not there when the view came to their offsets.
+    pub(crate) missing: BTreeMap<(Source, Partition), u64>,
     /// The latest `took` of each partition of `tidings.routed`.
     pub(crate) tooks: BTreeMap<Partition, Offset>,
     /// The number of the next chunk, and the first in the window.
@@ -33,12 +35,13 @@ impl Meta {
         let positions: Vec<_> = self.positions.iter().collect();
         put_u64(&mut out, positions.len() as u64);
         for (source, partition, next) in positions {
-            out.push(match source {
-                Source::Routed => 0,
-                Source::Outcomes => 1,
-            });
-            put_u32(&mut out, partition);
+            put_part(&mut out, source, partition);
             put_u64(&mut out, next);
+        }
+        put_u64(&mut out, self.missing.len() as u64);
+        for ((source, partition), missing) in &self.missing {
+            put_part(&mut out, *source, *partition);
+            put_u64(&mut out, *missing);
         }
         put_u64(&mut out, self.tooks.len() as u64);
         for (partition, took) in &self.tooks {
@@ -59,12 +62,11 @@ impl Meta {
         let mut read = In(bytes);
         let mut meta = Self::default();
         for _ in 0..read.len()? {
-            let source = match read.u8()? {
-                0 => Source::Routed,
-                1 => Source::Outcomes,
-                _ => return Err(Malformed),
-            };
-            meta.positions.set(source, read.u32()?, read.u64()?);
+            let (source, partition) = part(&mut read)?;
+            meta.positions.set(source, partition, read.u64()?);
+        }
+        for _ in 0..read.len()? {
+            meta.missing.insert(part(&mut read)?, read.u64()?);
         }
         for _ in 0..read.len()? {
             meta.tooks.insert(read.u32()?, read.u64()?);
@@ -77,4 +79,21 @@ impl Meta {
         meta.digest = Digest { rows: read.u64()?, sum: read.u64()? };
         if read.is_empty() { Ok(meta) } else { Err(Malformed) }
     }
+}
+
+fn put_part(out: &mut Vec<u8>, source: Source, partition: Partition) {
+    out.push(match source {
+        Source::Routed => 0,
+        Source::Outcomes => 1,
+    });
+    put_u32(out, partition);
+}
+
+fn part(read: &mut In<'_>) -> Result<(Source, Partition), Malformed> {
+    let source = match read.u8()? {
+        0 => Source::Routed,
+        1 => Source::Outcomes,
+        _ => return Err(Malformed),
+    };
+    Ok((source, read.u32()?))
 }

@@ -1,6 +1,7 @@
 //! The view against hand-made topics.
 
 mod any_order;
+mod deleted;
 mod disk;
 mod support;
 

@@ -66,6 +66,9 @@ fn table(account: &Value) {
             .collect();
         say(format!("{place:<44} {}", numbers.join(" ")));
     }
+    for gap in account.get("missing").and_then(Value::as_array).into_iter().flatten() {
+        say(format!("missing: {gap}"));
+    }
     let agree = account.get("agree").and_then(Value::as_bool) == Some(true);
     say(if agree { "the sums agree" } else { "the sums DISAGREE" });
 }
