@@ -4,8 +4,8 @@
 //! `TIDINGS_FAILPOINTS="sender.before_connect=3,router.after_poll=1"` kills the
 //! process (as `kill -9` would) the third time that the first step is reached, or
 //! the first time for the second. `NAME=COUNT:hold` does not kill but keeps the
-//! thread that reached the step for ever, so that a test can change something
-//! before it kills.
+//! task that reached the step for ever, so that a test can change something before
+//! it kills; only the router's steps can be held.
 
 use std::{
     collections::BTreeMap,
@@ -16,10 +16,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tidings_egress::{
-    AttemptReport, ConnectError, Connector, Egress, Io, NetConnector, Request, Target,
-};
-use tidings_types::{AttemptCode, BoxFuture};
+use tidings_egress::{ConnectError, Connector, Io, NetConnector, Target};
+use tidings_types::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The armed steps of this process; none in production.
@@ -46,6 +44,10 @@ impl Failpoints {
             let left: u64 = count.parse().map_err(|_bad| {
                 anyhow::anyhow!("TIDINGS_FAILPOINTS: {part:?} is not NAME=COUNT")
             })?;
+            anyhow::ensure!(
+                !hold || name.starts_with(HELD),
+                "TIDINGS_FAILPOINTS: {part:?}: only steps of the {HELD}* can be held"
+            );
             armed.insert(name.to_owned(), Armed { left: left.max(1), hold });
         }
         Ok(Self { armed: Mutex::new(armed) })
@@ -56,34 +58,57 @@ impl Failpoints {
         self.armed.lock().is_empty()
     }
 
-    /// Called when a step is reached.
-    pub(crate) fn hit(&self, name: &str) {
+    /// Called when a step is reached. Kills the process, or says that whoever
+    /// reached it stays there.
+    fn reach(&self, name: &str) -> Reached {
         let mut armed = self.armed.lock();
-        let Some(step) = armed.get_mut(name) else { return };
+        let Some(step) = armed.get_mut(name) else { return Reached::Passed };
         step.left = step.left.saturating_sub(1);
         if step.left > 0 {
-            return;
+            return Reached::Passed;
         }
         if step.hold {
-            drop(armed);
-            hold(name);
+            return Reached::Held;
         }
-        kill_self(name);
+        kill_self(name)
+    }
+
+    /// Called when a step is reached that cannot be held.
+    pub(crate) fn hit(&self, name: &str) {
+        let reached = self.reach(name);
+        debug_assert_eq!(reached, Reached::Passed, "`parse` lets only the router be held");
+    }
+
+    /// Called when the router reaches a step; waits for ever where it is held. The
+    /// task waits, not its thread: the others go on.
+    pub(crate) fn hit_router(&self, name: &'static str) -> Option<BoxFuture<'static, ()>> {
+        match self.reach(name) {
+            Reached::Passed => None,
+            Reached::Held => Some(Box::pin(hold(name))),
+        }
     }
 }
 
-/// Keeps this thread for ever.
+/// What becomes of whoever has reached a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reached {
+    Passed,
+    Held,
+}
+
+/// What the names of steps begin with that can be held.
+const HELD: &str = "router.";
+
+/// Waits for ever.
 #[expect(clippy::print_stderr, reason = "the crash run reads which step is held")]
-fn hold(name: &str) -> ! {
+async fn hold(name: &str) {
     eprintln!("failpoint held {name}");
-    loop {
-        std::thread::park();
-    }
+    std::future::pending().await
 }
 
 /// Dies as by `kill -9`: nothing is flushed, nobody is told.
 #[expect(clippy::print_stderr, reason = "the crash run reads which step killed the process")]
-fn kill_self(name: &str) {
+fn kill_self(name: &str) -> ! {
     eprintln!("failpoint {name}");
     let this = nix::unistd::Pid::this();
     if let Err(error) = nix::sys::signal::kill(this, nix::sys::signal::Signal::SIGKILL) {
@@ -97,34 +122,6 @@ fn kill_self(name: &str) {
 impl tidings_sender::Failpoints for Failpoints {
     fn hit(&self, name: &'static str) {
         Self::hit(self, name);
-    }
-}
-
-/// Makes attempts, and reaches the steps between an answer and its outcome.
-#[derive(Debug)]
-pub(crate) struct BreakingAttempts {
-    egress: Arc<Egress>,
-    points: Arc<Failpoints>,
-}
-
-impl BreakingAttempts {
-    pub(crate) fn new(egress: Arc<Egress>, points: Arc<Failpoints>) -> Self {
-        Self { egress, points }
-    }
-}
-
-impl tidings_sender::Attempts for BreakingAttempts {
-    fn attempt(&self, request: Request) -> BoxFuture<'static, AttemptReport> {
-        let (egress, points) = (Arc::clone(&self.egress), Arc::clone(&self.points));
-        Box::pin(async move {
-            let report = Egress::attempt(&egress, request).await;
-            points.hit(if report.code == AttemptCode::Delivered {
-                "sender.after_response_before_outcome"
-            } else {
-                "sender.after_failure_before_outcome"
-            });
-            report
-        })
     }
 }
 
@@ -194,5 +191,26 @@ impl AsyncWrite for BreakingIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_held_when_its_count_is_reached_and_ever_after() {
+        let points = Failpoints::parse("router.after_poll=2:hold").unwrap();
+        assert!(points.hit_router("router.after_poll").is_none());
+        assert!(points.hit_router("router.before_routed").is_none(), "another step");
+        assert!(points.hit_router("router.after_poll").is_some());
+        assert!(points.hit_router("router.after_poll").is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_armed_is_refused() {
+        assert!(Failpoints::parse("").unwrap().is_empty());
+        assert!(Failpoints::parse("router.after_poll=x").is_err());
+        assert!(Failpoints::parse("sender.sending=1:hold").is_err(), "it would block a thread");
     }
 }

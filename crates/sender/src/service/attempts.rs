@@ -2,16 +2,15 @@
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::time::Duration;
 use tidings_delivery::{At, Attempt, AttemptFact, Report, retry_after};
-use tidings_egress::{AttemptReport, Request};
+use tidings_egress::AttemptReport;
 use tidings_signing::OpenError;
-use tidings_types::{AttemptCode, BoxFuture, Sabotage};
+use tidings_types::{AttemptCode, Sabotage};
 
 use super::Running;
 use crate::{
     bodies::BodyError,
-    deps::Deps,
     outbox::Pending,
     records::{self, Delivery, Said},
     request, snippet,
@@ -69,7 +68,7 @@ impl Running {
         };
         self.deps.metrics.attempts.inc();
         self.deps.hit("sender.before_connect");
-        let exchange = exchange(&self.deps, request);
+        let exchange = self.deps.attempts.attempt(request);
         let (at, body) = (attempt.at, attempt.body);
         self.attempts.push(Box::pin(exchange.map(move |report| Finished {
             row: key,
@@ -244,30 +243,4 @@ impl Running {
 enum KeysAre {
     MaybeOld,
     Fresh,
-}
-
-/// Makes the attempt; with failpoints, also says when the request is under way and
-/// when its answer is awaited.
-fn exchange(deps: &Deps, request: Request) -> BoxFuture<'static, AttemptReport> {
-    let mut exchange = deps.attempts.attempt(request);
-    let Some(failpoints) = deps.failpoints.clone() else { return exchange };
-    let mut polls = 0_u32;
-    Box::pin(async move {
-        poll_fn(move |context| {
-            let poll = exchange.as_mut().poll(context);
-            if poll.is_pending() {
-                polls = polls.saturating_add(1);
-                failpoints.hit(if polls == 1 {
-                    "sender.sending"
-                } else {
-                    "sender.before_response"
-                });
-            }
-            match poll {
-                Poll::Ready(report) => Poll::Ready(report),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await
-    })
 }

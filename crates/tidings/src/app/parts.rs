@@ -143,10 +143,7 @@ impl Shared {
         let failpoints = match &self.failpoints {
             Some(failpoints) => {
                 let failpoints = Arc::clone(failpoints);
-                tidings_router::Failpoints::new(move |name| {
-                    failpoints.hit(name);
-                    None
-                })
+                tidings_router::Failpoints::new(move |name| failpoints.hit_router(name))
             }
             None => tidings_router::Failpoints::default(),
         };
@@ -204,12 +201,7 @@ impl Shared {
             Arc::clone(&self.clock),
             egress_metrics,
         ));
-        let attempts: Arc<dyn Attempts> = match &self.failpoints {
-            Some(points) => {
-                Arc::new(failpoints::BreakingAttempts::new(Arc::clone(&egress), Arc::clone(points)))
-            }
-            None => Arc::new(Arc::clone(&egress)),
-        };
+        let attempts: Arc<dyn Attempts> = Arc::new(Arc::clone(&egress));
         let per_scope = settings.webhooks_per_scope;
         let webhooks = RegistryWebhooks::new(
             self.registry.clone(),
