@@ -46,6 +46,18 @@ enum Command {
         #[arg(long, value_name = "STEP")]
         only: Option<String>,
     },
+    /// A dead webhook with a long queue beside a hundred healthy ones: small and level?
+    Memory {
+        /// Notifications queued for the dead one.
+        #[arg(long, default_value_t = 1_000_000)]
+        queued: u64,
+        /// Deliveries a second to the healthy ones.
+        #[arg(long, default_value_t = 1_000)]
+        rate: u64,
+        /// Of steady load.
+        #[arg(long, default_value_t = 300)]
+        seconds: u64,
+    },
     /// Run the services on the memory broker under a seed.
     Sim {
         #[arg(long, default_value_t = 200)]
@@ -76,6 +88,7 @@ fn main() -> ExitCode {
         Command::Proto => run::proto(),
         Command::Bench { runs, deliveries } => run::bench(runs, deliveries),
         Command::Crash { rounds, seed, sabotage, only } => run::crash(rounds, seed, sabotage, only),
+        Command::Memory { queued, rate, seconds } => run::memory(queued, rate, seconds),
         Command::Sim { seeds, seed, sabotage } => run::sim(seeds, seed, sabotage.as_deref()),
         Command::Powercut { rounds, seed, sabotage } => {
             run::powercut(rounds, seed, sabotage.as_deref())

@@ -10,18 +10,17 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use bytes::Bytes;
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use tidings_checker::{Observed, Published, Verdict, check};
+use rand::Rng as _;
+use tidings_checker::Verdict;
 
 use crate::{
     http::Client,
-    observe,
+    load::Load,
     process::{Server, Spec, free_port},
-    receiver::{Behaviour, Receiver},
-    wait_for,
-    world::{MANAGERS, World, event, payload, payload_103},
+    receiver::Receiver,
+    world::World,
 };
 
 /// The named steps (`reliability-security.md` §7.1-7.3) at which the process is killed.
@@ -91,15 +90,10 @@ impl Report {
     }
 }
 
-struct Run {
-    rng: StdRng,
-    receiver: Receiver,
-    world: World,
-    observed: Observed,
-    /// Lines whose answer was lost; published again until they are accepted.
-    uncertain: Vec<(usize, String)>,
-    next: u64,
-}
+/// How long one life of the process is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a life goes on if its step is not reached.
+const LIFE_MS: u64 = 8000;
 
 /// Runs `plan`.
 ///
@@ -118,7 +112,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
         dev: true,
         environment,
     };
-    let report = rounds(plan, &spec).await;
+    let report = rounds(plan, spec).await;
     if report.as_ref().is_ok_and(|report| report.verdict.is_clean()) || plan.sabotage.is_some() {
         return report;
     }
@@ -126,45 +120,28 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     report.with_context(|| format!("the data is kept in {}", kept.display()))
 }
 
-async fn rounds(plan: &Plan, spec: &Spec) -> anyhow::Result<Report> {
+async fn rounds(plan: &Plan, spec: Spec) -> anyhow::Result<Report> {
     let receiver = Receiver::start().await?;
-    receiver.behave("b", Behaviour::FailsFirst(1));
-    let mut server = Server::spawn(spec, &[])?;
+    let mut server = Server::spawn(&spec, &[])?;
     server.ready(PATIENCE).await?;
-    let base = server.base();
-    let world = World::create(&plan.binary, &spec.data, &base, &receiver).await?;
+    let world = World::create(&plan.binary, &spec.data, &server.base(), &receiver).await?;
     server.kill()?;
-    let mut run = Run {
-        rng: StdRng::seed_from_u64(plan.seed),
-        receiver,
-        world,
-        observed: Observed { repeat_window: 1000, ..Observed::default() },
-        uncertain: Vec::new(),
-        next: 0,
-    };
-    let mut hits: BTreeMap<String, u32> = BTreeMap::new();
+    let mut run = Run { spec, load: Load::new(world, receiver, plan.seed) };
     let steps = steps(plan);
-    for step in &steps {
-        hits.insert(step.clone(), 0);
-    }
-    for round in 0..plan.rounds {
-        let index = usize::try_from(round)? % steps.len();
-        let step = steps[index].clone();
-        let hit = run.round(spec, &step).await.with_context(|| format!("round {round}, {step}"))?;
-        if hit {
-            *hits.entry(step).or_insert(0) += 1;
+    let mut hits: BTreeMap<String, u32> = steps.iter().map(|step| (step.clone(), 0)).collect();
+    for (round, step) in (0..plan.rounds).zip(steps.iter().cycle()) {
+        if run.round(step).await.with_context(|| format!("round {round}, {step}"))? {
+            *hits.entry(step.clone()).or_insert(0) += 1;
         }
     }
-    let verdict = run.finish(spec).await?;
+    let verdict = run.finish().await?;
     Ok(Report {
         verdict,
         hits,
-        accepted: run.observed.published.iter().filter(|event| event.accepted).count(),
-        requests: run.observed.seen.len(),
+        accepted: run.load.accepted(),
+        requests: run.load.observed.seen.len(),
     })
 }
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn steps(plan: &Plan) -> Vec<String> {
     if let Some(only) = &plan.only {
@@ -175,162 +152,111 @@ fn steps(plan: &Plan) -> Vec<String> {
     steps
 }
 
+struct Run {
+    spec: Spec,
+    load: Load,
+}
+
 impl Run {
     /// One life of the process. True if it died at the step that was meant.
-    async fn round(&mut self, spec: &Spec, step: &str) -> anyhow::Result<bool> {
+    async fn round(&mut self, step: &str) -> anyhow::Result<bool> {
         match step {
-            RANDOM => {
-                let mut server = Server::spawn(spec, &[])?;
-                server.ready(PATIENCE).await?;
-                let until = self.receiver.now_ms() + self.rng.random_range(100..2000);
-                self.load(&server.base(), None, until).await?;
-                self.kill(server)?;
-                Ok(true)
-            }
-            RESUBSCRIBED => self.resubscribed(spec).await,
-            step => {
-                let count: u32 = match step {
-                    "sender.after_took" | "router.after_commit" => self.rng.random_range(1..4),
-                    _ => self.rng.random_range(1..40),
-                };
-                let armed = ("TIDINGS_FAILPOINTS", format!("{step}={count}"));
-                let mut server = Server::spawn(spec, &[armed])?;
-                // It may die before it is ready: some steps are reached at start.
-                let ready = server.ready(PATIENCE).await;
-                let until = self.receiver.now_ms() + 8000;
-                if ready.is_ok() {
-                    let base = server.base();
-                    self.load(&base, Some(&mut server), until).await?;
-                }
-                let died = server.has_ended()?;
-                if !died && ready.is_err() {
-                    return ready.map(|()| false);
-                }
-                self.kill(server)?;
-                Ok(died)
-            }
+            RANDOM => self.random().await,
+            RESUBSCRIBED => self.resubscribed().await,
+            step => self.named(step).await,
         }
     }
 
     fn kill(&mut self, server: Server) -> anyhow::Result<()> {
-        self.observed.disturbed.push(self.receiver.now_ms());
+        self.load.disturbed();
         server.kill()
     }
 
-    /// Publishes until the process has died or the time is over.
-    async fn load(
-        &mut self,
-        base: &str,
-        mut server: Option<&mut Server>,
-        until_ms: u64,
-    ) -> anyhow::Result<()> {
-        let client = Client::new(base, &self.world.admin)?;
-        while self.receiver.now_ms() < until_ms {
-            if let Some(server) = server.as_deref_mut()
-                && server.has_ended()?
-            {
-                self.observed.disturbed.push(self.receiver.now_ms());
-                return Ok(());
+    async fn random(&mut self) -> anyhow::Result<bool> {
+        let mut server = Server::spawn(&self.spec, &[])?;
+        server.ready(PATIENCE).await?;
+        let life = Duration::from_millis(self.load.rng.random_range(100..2000));
+        let client = Client::new(&server.base(), &self.load.world.admin)?;
+        // Also in the middle of a request, whose answer then stays unknown.
+        let publishing = async {
+            loop {
+                self.load.step(&client).await?;
             }
-            if self.uncertain.is_empty() {
-                self.make_events();
+        };
+        match tokio::time::timeout(life, publishing).await {
+            Ok(ended) => ended,
+            Err(_time_is_up) => {
+                self.kill(server)?;
+                Ok(true)
             }
-            self.publish(&client).await?;
-        }
-        Ok(())
-    }
-
-    /// Makes a batch of events; none is published yet.
-    fn make_events(&mut self) {
-        for _ in 0..self.rng.random_range(1..20) {
-            let marker = format!("e{}", self.next);
-            self.next += 1;
-            let pm = MANAGERS[self.rng.random_range(0..MANAGERS.len())];
-            let code = if self.rng.random_bool(0.3) { 103 } else { 104 };
-            let payload = if code == 103 {
-                payload_103(&marker)
-            } else {
-                payload(&marker, self.rng.random_range(100..3000))
-            };
-            let line = event(pm, code, &marker, &payload);
-            self.uncertain.push((self.observed.published.len(), line));
-            self.observed.published.push(Published {
-                marker,
-                payload: payload.into_bytes(),
-                accepted: false,
-                wanted: vec![self.world.wanted(pm, code)],
-            });
         }
     }
 
-    /// Publishes what is uncertain; on any other answer than 202 it stays so.
-    async fn publish(&mut self, client: &Client) -> anyhow::Result<()> {
-        let mut body = String::new();
-        for (_, line) in &self.uncertain {
-            body.push_str(line);
-            body.push('\n');
-        }
-        let headers = [("content-type", "application/x-ndjson")];
-        let answer = client.send("POST", "/ingest/v1/events", &headers, Bytes::from(body)).await;
-        match answer {
-            Ok(answer) if answer.status == 202 => {
-                for (index, _) in self.uncertain.drain(..) {
-                    self.observed.published[index].accepted = true;
-                }
-                Ok(())
+    async fn named(&mut self, step: &str) -> anyhow::Result<bool> {
+        let most = match step {
+            // Once in a life, when the slots are taken over.
+            "sender.after_took" => 1,
+            // About once a second by each owner with work.
+            "router.after_deliveries_before_commit"
+            | "router.after_commit"
+            | "sender.after_checkpoints_before_mark" => 3,
+            _ => 40,
+        };
+        let count = self.load.rng.random_range(1..=most);
+        let armed = ("TIDINGS_FAILPOINTS", format!("{step}={count}"));
+        let mut server = Server::spawn(&self.spec, &[armed])?;
+        // It may die before it is ready: some steps are reached at start.
+        let ready = server.ready(PATIENCE).await;
+        if ready.is_ok() {
+            let client = Client::new(&server.base(), &self.load.world.admin)?;
+            let until = self.load.receiver.now_ms() + LIFE_MS;
+            while !server.has_ended()? && self.load.receiver.now_ms() < until {
+                self.load.step(&client).await?;
             }
-            Ok(answer) if answer.status == 503 => Ok(()),
-            Ok(answer) => bail!(
-                "ingest answered {}: {}",
-                answer.status,
-                String::from_utf8_lossy(&answer.body)
-            ),
-            // Killed in mid-answer: unknown, so published again in the next life.
-            Err(_) => Ok(()),
         }
+        let died = server.has_ended()?;
+        if !died {
+            ready?;
+        }
+        self.kill(server)?;
+        Ok(died)
     }
 
     /// Holds the router between the acknowledgement of `routed` and the deliveries,
     /// removes a subscription and adds another, kills, restarts.
-    async fn resubscribed(&mut self, spec: &Spec) -> anyhow::Result<bool> {
+    async fn resubscribed(&mut self) -> anyhow::Result<bool> {
+        // What is decided already must not change with the subscriptions.
+        let mut server = Server::spawn(&self.spec, &[])?;
+        server.ready(PATIENCE).await?;
+        self.load.routed(&server.base()).await?;
+        self.kill(server)?;
         let armed = ("TIDINGS_FAILPOINTS", format!("{HELD_STEP}=2:hold"));
-        let mut server = Server::spawn(spec, &[armed])?;
+        let mut server = Server::spawn(&self.spec, &[armed])?;
         server.ready(PATIENCE).await?;
         let base = server.base();
         let log = server.log().to_owned();
         let held_before = count_held(&log)?;
-        let client = Client::new(&base, &self.world.admin)?;
-        let deadline = self.receiver.now_ms() + 8000;
-        let first = self.observed.published.len();
-        while count_held(&log)? == held_before && self.receiver.now_ms() < deadline {
-            if self.uncertain.is_empty() {
-                self.make_events();
-            }
-            self.publish(&client).await?;
+        let client = Client::new(&base, &self.load.world.admin)?;
+        let until = self.load.receiver.now_ms() + LIFE_MS;
+        let first = self.load.first_open();
+        while count_held(&log)? == held_before && self.load.receiver.now_ms() < until {
+            self.load.step(&client).await?;
         }
         let held = count_held(&log)? > held_before;
-        let old: Vec<_> = MANAGERS.map(|pm| (pm, self.world.wanted(pm, 104))).into();
         self.swap_subscription(&base).await?;
         // What was published around the change may go to the old set or to the new one.
-        for event in self.observed.published.iter_mut().skip(first) {
-            if let Some((pm, _)) = old.iter().find(|(_, set)| event.wanted.contains(set)) {
-                let new = self.world.wanted(*pm, 104);
-                if !event.wanted.contains(&new) {
-                    event.wanted.push(new);
-                }
-            }
-        }
+        self.load.may_also_go_by_the_world_of_now(first);
         self.kill(server)?;
         Ok(held)
     }
 
     /// Moves the subscription to 104 of manager 20 from `b` to `a` or back.
     async fn swap_subscription(&mut self, base: &str) -> anyhow::Result<()> {
-        let client = Client::new(base, self.world.token(20)?)?;
-        let a_has =
-            self.world.hooks.iter().any(|hook| hook.name == "a" && hook.events.contains(&104));
+        let world = &mut self.load.world;
+        let client = Client::new(base, world.token(20)?)?;
+        let a_has = world.hooks.iter().any(|hook| hook.name == "a" && hook.events.contains(&104));
         let (from, to) = if a_has { ("a", "b") } else { ("b", "a") };
-        for hook in &mut self.world.hooks {
+        for hook in &mut world.hooks {
             let path = format!("/api/v1/Webhooks/{}/subscriptions", hook.id);
             if hook.name == from && hook.events.remove(&104) {
                 client
@@ -347,30 +273,13 @@ impl Run {
     }
 
     /// A last life without faults; waits until all has ended, then compares.
-    async fn finish(&mut self, spec: &Spec) -> anyhow::Result<Verdict> {
-        let mut server = Server::spawn(spec, &[])?;
+    async fn finish(&mut self) -> anyhow::Result<Verdict> {
+        let mut server = Server::spawn(&self.spec, &[])?;
         server.ready(PATIENCE).await?;
-        let base = server.base();
-        let client = Client::new(&base, &self.world.admin)?;
-        wait_for("the uncertain events to be accepted", PATIENCE, async || {
-            self.publish(&client).await?;
-            Ok(self.uncertain.is_empty().then_some(()))
-        })
-        .await?;
-        let accepted = u64::try_from(self.observed.published.len())?;
-        // A sabotaged run may never settle: then the comparison says what is wrong.
-        let settled = observe::settled(&self.world, &base, accepted, Duration::from_secs(45)).await;
-        let account = match settled {
-            Ok(account) => account,
-            Err(_late) => observe::account(&self.world, &base).await?,
-        };
-        self.observed.account_agrees = account.agree;
-        self.observed.account_notifications = account.notifications;
-        self.observed.reported = observe::reported(&self.world, &base).await?;
-        self.observed.seen = observe::seen(&self.world, &self.receiver.requests());
+        let verdict = self.load.compare(&server.base()).await?;
         let code = server.terminate(Duration::from_secs(15)).await?;
         anyhow::ensure!(code == Some(0), "SIGTERM ended with {code:?} instead of 0");
-        Ok(check(&self.observed))
+        Ok(verdict)
     }
 }
 

@@ -4,10 +4,13 @@
 pub mod bench;
 pub mod crash;
 pub mod http;
+pub mod load;
+pub mod memory;
 pub mod observe;
 pub mod powercut;
 pub mod process;
 pub mod receiver;
+pub mod traced;
 pub mod world;
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Turns what the receiver noted down and what the API answers into the checker's
 //! facts.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -108,15 +108,30 @@ fn item_of(hook: &Hook, item: &Value) -> anyhow::Result<Reported> {
     })
 }
 
-/// The account: whether it agrees, notifications, pending, and source records not
-/// yet decided (`committed` counts only what routers have committed).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Behind the last record of interest, by source topic and partition.
+pub type Ends = BTreeMap<(String, u64), u64>;
+
+/// How long a system without faults may take for what it has accepted.
+pub const PATIENCE: Duration = Duration::from_secs(45);
+
+/// The account: whether it agrees, and its sums.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     pub agree: bool,
     pub notifications: u64,
     pub pending: u64,
-    pub committed: u64,
     pub delivered: u64,
+    /// Source records that routers have committed.
+    pub committed: u64,
+    /// Up to where they have committed.
+    pub ends: Ends,
+}
+
+impl Account {
+    /// Whether all records before `ends` are committed.
+    fn reaches(&self, ends: &Ends) -> bool {
+        ends.iter().all(|(of, end)| self.ends.get(of) >= Some(end))
+    }
 }
 
 /// # Errors
@@ -129,11 +144,13 @@ pub async fn account(world: &World, base: &str) -> anyhow::Result<Account> {
         ..Account::default()
     };
     for row in answer.get("partitions").and_then(Value::as_array).context("no partitions")? {
-        let number = |name: &str| row.get(name).and_then(Value::as_u64).unwrap_or(0);
-        account.notifications += number("notifications");
-        account.pending += number("pending");
-        account.committed += number("committed");
-        account.delivered += number("delivered");
+        let number = |name: &str| row.get(name).and_then(Value::as_u64).context("no number");
+        account.notifications += number("notifications")?;
+        account.pending += number("pending")?;
+        account.delivered += number("delivered")?;
+        account.committed += number("committed")?;
+        let topic = row.get("topic").and_then(Value::as_str).context("no topic")?;
+        account.ends.insert((topic.to_owned(), number("partition")?), number("committed")?);
     }
     Ok(account)
 }
@@ -148,11 +165,50 @@ pub async fn settled(
     events: u64,
     patience: Duration,
 ) -> anyhow::Result<Account> {
+    settled_when(world, base, patience, |account| {
+        account.pending == 0 && account.committed >= events
+    })
+    .await
+}
+
+/// Waits until what stands before `ends` is committed and nothing is pending.
+///
+/// # Errors
+/// When that does not come about within `patience`.
+pub async fn settled_to(
+    world: &World,
+    base: &str,
+    ends: &Ends,
+    patience: Duration,
+) -> anyhow::Result<Account> {
+    settled_when(world, base, patience, |account| account.pending == 0 && account.reaches(ends))
+        .await
+}
+
+/// Waits until what stands before `ends` is committed, whatever is pending.
+///
+/// # Errors
+/// When that does not come about within `patience`.
+pub async fn routed_to(
+    world: &World,
+    base: &str,
+    ends: &Ends,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    settled_when(world, base, patience, |account| account.reaches(ends)).await.map(drop)
+}
+
+async fn settled_when(
+    world: &World,
+    base: &str,
+    patience: Duration,
+    is_settled: impl Fn(&Account) -> bool,
+) -> anyhow::Result<Account> {
     let mut last = Account::default();
     let result = wait_for("everything to be routed and to end", patience, async || {
         last = account(world, base).await?;
-        Ok((last.committed >= events && last.pending == 0).then_some(last))
+        Ok(is_settled(&last).then(|| last.clone()))
     })
     .await;
-    result.with_context(|| format!("last account: {last:?}, events {events}"))
+    result.with_context(|| format!("last account: {last:?}"))
 }

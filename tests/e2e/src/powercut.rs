@@ -1,6 +1,6 @@
 //! The power-cut run: the data directory stands on a small file system in an
-//! image, the image is copied while the system is under load, and the system is
-//! started on the copy. What was acknowledged before the copy must be there: the
+//! image; under load the process is stopped dead, the image is copied, and the
+//! system is started on the copy. What was acknowledged before must be there: the
 //! copy holds only what was synced (and what the kernel happened to write back).
 
 use std::{
@@ -10,15 +10,16 @@ use std::{
 };
 
 use anyhow::Context as _;
-use bytes::Bytes;
-use serde_json::Value;
+use rand::Rng as _;
+use tidings_checker::Verdict;
 
 use crate::{
     http::Client,
-    observe,
+    load::Load,
     process::{Server, Spec, free_port},
     receiver::Receiver,
-    world::{World, event, payload},
+    traced,
+    world::World,
 };
 
 const IMAGE_MIB: u64 = 512;
@@ -27,25 +28,31 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What came of the rounds.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// "power cuts", or what stood in their place.
+    pub what: &'static str,
     pub rounds: u32,
-    pub acknowledged: u64,
-    pub lost: Vec<String>,
-    pub disagreeing: u32,
+    pub accepted: usize,
+    pub notifications: u64,
+    /// What the checker found, and lives after a cut that could not be compared.
+    pub wrongs: Vec<String>,
 }
 
 impl Report {
     pub fn is_clean(&self) -> bool {
-        self.lost.is_empty() && self.disagreeing == 0
+        self.wrongs.is_empty()
     }
 
     pub fn summary(&self) -> String {
-        format!(
-            "{} power cuts, {} events acknowledged before a cut, lost {}, accounts that disagree {}",
+        let mut lines = vec![format!(
+            "{} {}, {} events accepted, {} notifications, wrongs {}",
             self.rounds,
-            self.acknowledged,
-            self.lost.len(),
-            self.disagreeing
-        )
+            self.what,
+            self.accepted,
+            self.notifications,
+            self.wrongs.len()
+        )];
+        lines.extend(self.wrongs.iter().cloned());
+        lines.join("\n")
     }
 }
 
@@ -87,7 +94,7 @@ fn command(name: &str, arguments: &[&str]) -> anyhow::Result<()> {
 }
 
 /// Whether this machine lets us mount an image.
-pub fn is_possible() -> bool {
+fn is_possible() -> bool {
     let Ok(directory) = tempfile::tempdir() else { return false };
     let image = directory.path().join("probe");
     let made = make_image(&image, 16).is_ok();
@@ -100,107 +107,109 @@ fn make_image(image: &Path, mib: u64) -> anyhow::Result<()> {
     command("mkfs.ext4", &["-q", "-F", text(image)?])
 }
 
-/// Runs `rounds` power cuts.
+/// Runs `rounds` power cuts; where no image can be mounted, traced runs in their
+/// place.
 ///
 /// # Errors
-/// When the run itself could not be made.
+/// When the run itself could not be made; wrongs are in the report.
 pub async fn run(
     binary: &Path,
     rounds: u32,
     seed: u64,
     sabotage: Option<&str>,
 ) -> anyhow::Result<Report> {
-    let mut report = Report { rounds, ..Report::default() };
+    if !is_possible() {
+        return traced::run(binary, rounds, sabotage).await;
+    }
+    let mut report = Report { what: "power cuts", rounds, ..Report::default() };
     for round in 0..rounds {
-        let marker = format!("p{seed}r{round}");
-        one(binary, &marker, sabotage, &mut report)
+        let seed = seed.wrapping_mul(1000) + u64::from(round);
+        one(binary, seed, sabotage, &mut report)
             .await
             .with_context(|| format!("power cut {round}"))?;
+        if sabotage.is_some() && !report.is_clean() {
+            report.rounds = round + 1;
+            break;
+        }
     }
     Ok(report)
 }
 
 async fn one(
     binary: &Path,
-    prefix: &str,
+    seed: u64,
     sabotage: Option<&str>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let directory = tempfile::Builder::new().prefix("tidings-powercut-").tempdir()?;
     let image = directory.path().join("image");
     make_image(&image, IMAGE_MIB)?;
-    let receiver = Receiver::start().await?;
-    let mut environment = Vec::new();
-    if let Some(name) = sabotage {
-        environment.push(("TIDINGS_SABOTAGE".to_owned(), name.to_owned()));
-    }
     let mount = Mount::new(&image, &directory.path().join("mount"))?;
     let mut spec = Spec {
         binary: binary.to_owned(),
         data: mount.0.join("data"),
         port: free_port()?,
         dev: true,
-        environment,
+        environment: Vec::new(),
     };
+    if let Some(name) = sabotage {
+        spec.environment.push(("TIDINGS_SABOTAGE".to_owned(), name.to_owned()));
+    }
     let mut server = Server::spawn(&spec, &[])?;
     server.ready(PATIENCE).await?;
-    let base = server.base();
-    let world = World::create(binary, &spec.data, &base, &receiver).await?;
-    // Registered and acknowledged; the directory entries of the first start too.
-    let client = Client::new(&base, &world.admin)?;
-    let cut = directory.path().join("cut");
-    let mut acknowledged = Vec::new();
-    let started = receiver.now_ms();
-    let mut number = 0_u64;
-    while receiver.now_ms() < started + 1500 {
-        let mut markers = Vec::new();
-        let mut body = String::new();
-        for _ in 0..10 {
-            let marker = format!("{prefix}-{number}");
-            number += 1;
-            body.push_str(&event(20, 104, &marker, &payload(&marker, 600)));
-            body.push('\n');
-            markers.push(marker);
+    let receiver = Receiver::start().await?;
+    let world = World::create(binary, &spec.data, &server.base(), &receiver).await?;
+    let mut load = Load::new(world, receiver, seed);
+    let client = Client::new(&server.base(), &load.world.admin)?;
+    let life = Duration::from_millis(load.rng.random_range(300..2000));
+    let publishing = async {
+        loop {
+            load.step(&client).await?;
         }
-        let headers = [("content-type", "application/x-ndjson")];
-        let answer = client.send("POST", "/ingest/v1/events", &headers, Bytes::from(body)).await?;
-        answer.response(202)?;
-        acknowledged.extend(markers);
+    };
+    if let Ok(ended) = tokio::time::timeout(life, publishing).await {
+        return ended;
     }
-    // In mid-run: the process lives, nothing is synced on purpose.
+    // Nothing more is synced, and nothing that was not is written back on purpose.
+    server.stop_dead()?;
+    load.disturbed();
+    let cut = directory.path().join("cut");
     command("cp", &["--sparse=always", text(&image)?, text(&cut)?])?;
     server.kill()?;
     drop(mount);
 
-    report.acknowledged += u64::try_from(acknowledged.len())?;
+    report.accepted += load.accepted();
     let mount = Mount::new(&cut, &directory.path().join("after"))?;
     spec.data = mount.0.join("data");
     spec.environment.clear();
-    let mut server = Server::spawn(&spec, &[])?;
-    server.ready(PATIENCE).await?;
-    let events = u64::try_from(acknowledged.len())?;
-    let base = server.base();
-    let account = match observe::settled(&world, &base, events, Duration::from_secs(30)).await {
-        Ok(account) => account,
-        Err(_late) => observe::account(&world, &base).await?,
-    };
-    if !account.agree {
-        report.disagreeing += 1;
-    }
-    let reported = observe::reported(&world, &base).await?;
-    for marker in acknowledged {
-        let rows = reported.iter().filter(|item| item.marker == marker).count();
-        // Two webhooks of manager 20 want 104.
-        if rows != 2 {
-            report.lost.push(format!("{marker}: {rows} rows of 2"));
+    match after(&spec, &mut load).await {
+        Ok(verdict) => {
+            report.notifications += verdict.notifications;
+            if !verdict.is_clean() {
+                report.wrongs.push(format!("seed {seed}: {}", verdict.summary()));
+            }
         }
+        Err(error) => report.wrongs.push(format!("seed {seed}: after the cut: {error:#}")),
     }
-    let metrics = Client::new(&base, "")?.get("/metrics").await?;
-    anyhow::ensure!(
-        metrics.status == 200,
-        "no metrics after a power cut: {}",
-        Value::from(metrics.status)
-    );
-    server.kill()?;
     Ok(())
+}
+
+/// The life after the cut.
+async fn after(spec: &Spec, load: &mut Load) -> anyhow::Result<Verdict> {
+    let mut server = Server::spawn(spec, &[])?;
+    let compared = async {
+        server.ready(PATIENCE).await?;
+        load.compare(&server.base()).await
+    };
+    let verdict = compared.await.with_context(|| log_tail(server.log()))?;
+    server.kill()?;
+    Ok(verdict)
+}
+
+/// The last lines of the process's log: its file system goes with the round.
+fn log_tail(log: &Path) -> String {
+    const LINES: usize = 5;
+    let text = std::fs::read_to_string(log).unwrap_or_else(|error| error.to_string());
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }

@@ -35,13 +35,32 @@ impl Server {
     /// # Errors
     /// When the process cannot be started.
     pub fn spawn(spec: &Spec, environment: &[(&str, String)]) -> anyhow::Result<Self> {
+        Self::spawn_under(&[], spec, environment)
+    }
+
+    /// The same under another program, which must become the process itself.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn spawn_under(
+        wrapper: &[&str],
+        spec: &Spec,
+        environment: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
         let log = spec.data.with_extension("log");
         let out = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log)
             .with_context(|| format!("cannot open {}", log.display()))?;
-        let mut command = Command::new(&spec.binary);
+        let mut command = match wrapper {
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&spec.binary);
+                command
+            }
+            [] => Command::new(&spec.binary),
+        };
         command.arg("serve").arg("--data").arg(&spec.data);
         command.arg("--listen").arg(format!("127.0.0.1:{}", spec.port));
         if spec.dev {
@@ -114,6 +133,17 @@ impl Server {
     pub fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill().context("cannot kill the process")?;
         self.child.wait().context("cannot wait for the process")?;
+        Ok(())
+    }
+
+    /// SIGSTOP: from now on it does nothing, until it is killed.
+    ///
+    /// # Errors
+    /// When it cannot be stopped.
+    pub fn stop_dead(&self) -> anyhow::Result<()> {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-STOP", &pid]).status();
+        anyhow::ensure!(status.context("cannot send SIGSTOP")?.success(), "kill -STOP failed");
         Ok(())
     }
 

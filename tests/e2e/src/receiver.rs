@@ -56,6 +56,8 @@ struct Shared {
     requests: Mutex<Vec<Arrived>>,
     /// Only count: the bench keeps nothing.
     counting: AtomicBool,
+    /// Only count what is accepted, by path.
+    by_path: Mutex<Option<BTreeMap<String, u64>>>,
     count: AtomicU64,
     last_at_us: AtomicU64,
     latencies_us: Mutex<Vec<u64>>,
@@ -86,6 +88,7 @@ impl Receiver {
             attempts: Mutex::default(),
             requests: Mutex::default(),
             counting: AtomicBool::new(false),
+            by_path: Mutex::default(),
             count: AtomicU64::new(0),
             last_at_us: AtomicU64::new(0),
             latencies_us: Mutex::default(),
@@ -122,6 +125,19 @@ impl Receiver {
         self.shared.counting.store(true, Ordering::Release);
         self.shared.count.store(0, Ordering::Release);
         self.shared.latencies_us.lock().clear();
+    }
+
+    /// From now on counts what is accepted by path, and keeps nothing else.
+    pub fn count_paths(&self) {
+        *self.shared.by_path.lock() = Some(BTreeMap::new());
+    }
+
+    /// How many were accepted at paths that begin with `path`, since
+    /// [`Receiver::count_paths`].
+    pub fn counted(&self, path: &str) -> u64 {
+        let counts = self.shared.by_path.lock();
+        let of_path = counts.iter().flatten().filter(|(known, _)| known.starts_with(path));
+        of_path.map(|(_, count)| *count).sum()
     }
 
     pub fn count(&self) -> u64 {
@@ -197,6 +213,13 @@ async fn receive(
     let path = head.uri.path().trim_start_matches('/').to_owned();
     let notification = text("webhook-id").unwrap_or_else(String::new);
     let behaviour = shared.behaviours.lock().get(&path).copied().unwrap_or(Behaviour::Good);
+    if let Some(counts) = shared.by_path.lock().as_mut() {
+        if behaviour == Behaviour::Dead {
+            return Ok(answer(StatusCode::INTERNAL_SERVER_ERROR));
+        }
+        *counts.entry(path).or_insert(0) += 1;
+        return Ok(answer(StatusCode::OK));
+    }
     let seen_before = {
         let mut attempts = shared.attempts.lock();
         let count = attempts.entry((path.clone(), notification.clone())).or_insert(0);
