@@ -208,7 +208,7 @@ impl LocalBroker {
         registry: &mut Registry,
         faults: Option<Arc<dyn Faults>>,
     ) -> Result<Self, OpenError> {
-        let store = Store::Memory(MemoryStore::default());
+        let store = Store::Memory(MemoryStore::new(config.sabotage));
         let core = Core::load(config, clock, Metrics::register(registry), faults, store)?;
         Ok(Self { core: Arc::new(core) })
     }
@@ -228,6 +228,7 @@ impl LocalBroker {
             Store::Disk(_) => return Err(OpenError::NotInMemory),
         };
         old.crash();
+        store.crash();
         let core = Core::load(
             old.config.clone(),
             Arc::clone(&old.clock),

@@ -21,4 +21,10 @@ pub enum Fault {
 /// which the batches are handed over.
 pub trait Faults: Send + Sync + fmt::Debug {
     fn on_append(&self, to: &TopicPartition, records: usize) -> Option<Fault>;
+
+    /// Whether a member of a group, by the number of its joining, cannot reach the
+    /// group now. Its polls fail, and its session runs out.
+    fn is_cut_off(&self, _group: &str, _member: u64) -> bool {
+        false
+    }
 }

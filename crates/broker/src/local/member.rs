@@ -67,6 +67,10 @@ impl LocalGroup {
             if self.core.is_crashed() {
                 return Err(GroupError::Unavailable);
             }
+            let faults = self.core.faults.as_ref();
+            if faults.is_some_and(|faults| faults.is_cut_off(&self.group, self.id)) {
+                return Err(GroupError::Unavailable);
+            }
             let step = self.core.groups.lock().step(&self.core, self.id);
             let until = match step {
                 Step::Event(event) => return Ok(event),
