@@ -74,6 +74,9 @@ impl SlotFold {
             self.order.took(offset);
             // What an earlier owner wrote after its last mark does not count, also
             // not by the mark of a later one.
+            if self.sabotage.is(Sabotage::UseBeyondMark) {
+                self.marked.append(&mut self.unmarked);
+            }
             self.unmarked.clear();
             self.parts = Assembler::default();
             return;
@@ -93,13 +96,6 @@ impl SlotFold {
                 self.marked.append(&mut self.unmarked);
                 self.mark = Some(MarkSeen { took: named, outcomes_next });
             }
-        }
-    }
-
-    /// The slot's records have been read up to the new owner's own `took`.
-    pub fn slot_is_read(&mut self) {
-        if self.sabotage.is(Sabotage::UseBeyondMark) {
-            self.marked.append(&mut self.unmarked);
         }
     }
 

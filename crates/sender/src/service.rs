@@ -41,8 +41,8 @@ use tidings_types::{Instant, Slot, Timestamp, TopicName, names};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bodies::Bodies, config::Config, deps::Deps, outbox::Outbox, readers::Readers,
-    slot_log::Written, table::Table, takeover::Takeover,
+    bodies::Bodies, config::Config, deps::Deps, outbox::Outbox, readers::Readers, slot_log::Done,
+    table::Table, takeover::Takeover,
 };
 
 use attempts::{Finished, Loaded};
@@ -129,7 +129,7 @@ struct Running {
     loads: FuturesUnordered<BoxFuture<'static, Loaded>>,
     chores: FuturesUnordered<BoxFuture<'static, Chore>>,
     flush: Option<BoxFuture<'static, Vec<Appended>>>,
-    write: Option<BoxFuture<'static, Vec<(Slot, Written)>>>,
+    write: Option<BoxFuture<'static, Vec<Done>>>,
     /// What the write under way needs of the log.
     cuts: Vec<tick::Cut>,
     /// The parts before, for one planted fault.
@@ -145,7 +145,7 @@ enum Woke {
     Shutdown,
     Group(Result<tidings_broker::GroupEvent, GroupError>),
     Flushed(Vec<Appended>),
-    Written(Vec<(Slot, Written)>),
+    Written(Vec<Done>),
     Takeover(Takeover),
     Fetched(Vec<tidings_broker::Fetched>),
     Finished(Finished),

@@ -39,7 +39,22 @@ pub(crate) struct Write {
     pub(crate) compacts: bool,
 }
 
-/// What became of a write.
+/// What became of the write of one slot.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) slot: Slot,
+    /// The ownership that wrote: the slot may have been taken over again meanwhile.
+    pub(crate) took: Offset,
+    pub(crate) written: Written,
+}
+
+impl Done {
+    fn new(write: &Write, written: Written) -> Self {
+        Self { slot: write.slot, took: write.fence.took(), written }
+    }
+}
+
+/// How a write ended.
 #[derive(Debug)]
 pub(crate) enum Written {
     /// All of it stands in the log, and proves the ownership.
@@ -59,7 +74,7 @@ struct Going {
 }
 
 /// Writes for several slots with two appends: all checkpoints, then all marks.
-pub(crate) async fn write(deps: &Deps, writes: Vec<Write>) -> Vec<(Slot, Written)> {
+pub(crate) async fn write(deps: &Deps, writes: Vec<Write>) -> Vec<Done> {
     let mut done = Vec::with_capacity(writes.len());
     let going = write_checkpoints(deps, writes, &mut done).await;
     deps.hit("sender.after_checkpoints_before_mark");
@@ -69,7 +84,7 @@ pub(crate) async fn write(deps: &Deps, writes: Vec<Write>) -> Vec<(Slot, Written
         // Without any checkpoint the mark is the whole state.
         let first = first.or_else(|| result.as_ref().ok().and_then(Offsets::first));
         if let Some(outcome) = prove(deps, write.slot, &mut write.fence, result).await {
-            done.push((write.slot, outcome));
+            done.push(Done::new(&write, outcome));
             continue;
         }
         if let (true, Some(first)) = (write.compacts, first)
@@ -77,7 +92,7 @@ pub(crate) async fn write(deps: &Deps, writes: Vec<Write>) -> Vec<(Slot, Written
         {
             tracing::warn!(slot = write.slot.0, %error, "a slot's log could not be trimmed; the next compaction tries again");
         }
-        done.push((write.slot, Written::Owner { fence: write.fence }));
+        done.push(Done::new(&write, Written::Owner { fence: write.fence }));
     }
     done
 }
@@ -85,7 +100,7 @@ pub(crate) async fn write(deps: &Deps, writes: Vec<Write>) -> Vec<(Slot, Written
 async fn write_checkpoints(
     deps: &Deps,
     mut writes: Vec<Write>,
-    done: &mut Vec<(Slot, Written)>,
+    done: &mut Vec<Done>,
 ) -> Vec<Going> {
     let mut batches = Vec::new();
     for write in writes.iter_mut().filter(|write| !write.checkpoints.is_empty()) {
@@ -103,7 +118,7 @@ async fn write_checkpoints(
         };
         let first = result.as_ref().ok().and_then(Offsets::first);
         match prove(deps, write.slot, &mut write.fence, result).await {
-            Some(outcome) => done.push((write.slot, outcome)),
+            Some(outcome) => done.push(Done::new(&write, outcome)),
             None => going.push(Going { write, first }),
         }
     }

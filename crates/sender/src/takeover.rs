@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     deps::Deps,
     records,
-    slot_log::{self, READ_BYTES, RETRY, Write, Written, slot_partition},
+    slot_log::{self, Done, READ_BYTES, RETRY, Write, Written, slot_partition},
 };
 
 /// Tails that are looked at at the same time.
@@ -157,7 +157,6 @@ async fn read_slot(deps: &Deps, slot: Slot, took: Offset) -> Result<Folding, Rea
         }
         next = last + 1;
     }
-    fold.slot_is_read();
     Ok(Folding { slot, fence: Fence::new(took), fold, log_bytes, took_at, position: 0 })
 }
 
@@ -288,7 +287,7 @@ async fn finish(deps: &Deps, config: &Config, folding: Vec<Folding>, takeover: &
         return;
     }
     // Rule: a takeover writes checkpoints and a mark before it goes on.
-    for (slot, written) in slot_log::write(deps, writes).await {
+    for Done { slot, written, .. } in slot_log::write(deps, writes).await {
         match written {
             Written::Owner { fence } => {
                 takeover.taken.extend(taken.remove(&slot).map(|t| Taken { fence, ..t }));

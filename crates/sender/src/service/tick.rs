@@ -11,7 +11,7 @@ use tidings_types::{Lane, Offset, Partition, Sabotage, Slot};
 use super::Running;
 use crate::{
     records,
-    slot_log::{self, Write, Written},
+    slot_log::{self, Done, Write, Written},
     table::RowKey,
 };
 
@@ -167,15 +167,20 @@ impl Running {
         Some(parts)
     }
 
-    pub(super) fn written(&mut self, written: Vec<(Slot, Written)>) {
+    pub(super) fn written(&mut self, written: Vec<Done>) {
         let mono = self.mono();
         let cuts = std::mem::take(&mut self.cuts);
         let mut failed = BTreeSet::new();
         let mut lost = Vec::new();
-        for (slot, outcome) in written {
-            let Some(owner) = self.table.owners.get_mut(&slot) else { continue };
+        for Done { slot, took, written } in written {
+            if let Written::Fatal(why) = &written {
+                self.fatal = Some(std::sync::Arc::clone(why));
+            }
+            // What an earlier ownership wrote says nothing of a later one.
+            let owner = self.table.owners.get_mut(&slot);
+            let Some(owner) = owner.filter(|owner| owner.fence.took() == took) else { continue };
             owner.is_writing = false;
-            match outcome {
+            match written {
                 Written::Owner { fence } => {
                     owner.fence = fence;
                     owner.marked_at = mono;
@@ -194,7 +199,7 @@ impl Running {
                     failed.insert(slot);
                 }
                 Written::Lost => lost.push(slot),
-                Written::Fatal(why) => self.fatal = Some(why),
+                Written::Fatal(_told) => {}
             }
         }
         for slot in lost {
