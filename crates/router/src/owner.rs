@@ -95,6 +95,7 @@ async fn run(start: Start) -> Result<(), End> {
         end
     };
     let (decided, delivered, committed) = tokio::select! {
+        biased;
         ends = async { tokio::join!(deciding, delivering, committing) } => ends,
         () = take_lag(&shared, &progress) => (Ok(()), Ok(()), Ok(())),
     };

@@ -180,6 +180,7 @@ impl Progress {
             }
         };
         tokio::select! {
+            biased;
             () = interval => {}
             () = enough => {}
         }
