@@ -175,18 +175,14 @@ pub(crate) fn bench(runs: usize, deliveries: u64) -> anyhow::Result<()> {
 }
 
 pub(crate) fn sim(seeds: u64, seed: Option<u64>, sabotage: Option<&str>) -> anyhow::Result<()> {
-    let seeds_text = seeds.to_string();
-    let seed_text = seed.map(|seed| seed.to_string());
-    let mut environment = vec![("SIM_SEEDS", seeds_text.as_str())];
-    if let Some(seed) = &seed_text {
-        environment.push(("SIM_SEED", seed));
-    }
+    let (which, number) = match seed {
+        Some(seed) => ("--seed", seed.to_string()),
+        None => ("--seeds", seeds.to_string()),
+    };
+    let mut arguments = vec!["run", "--release", "--locked", "-p", "tidings-sim", "--"];
+    arguments.extend([which, number.as_str()]);
     if let Some(name) = sabotage {
-        environment.push(("SIM_SABOTAGE", name));
+        arguments.extend(["--sabotage", name]);
     }
-    step(
-        "cargo",
-        &["test", "--release", "-p", "tidings-sim", "--test", "seeds", "--", "--nocapture"],
-        &environment,
-    )
+    step("cargo", &arguments, &[])
 }

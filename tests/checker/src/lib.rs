@@ -6,7 +6,11 @@
 //! power-cut run and the simulation all end in [`check`]. It does not collect
 //! the facts itself.
 
+mod within;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use within::{Request, Resent, Told, Within};
 
 /// An event as its producer knows it.
 #[derive(Clone, Debug)]
@@ -73,6 +77,11 @@ pub struct Observed {
     /// How long before a disturbance a first request may have reached the
     /// endpoint for its repeat to be allowed, in milliseconds.
     pub repeat_window: u64,
+    /// What only the log knows, where the observer may look into it. Repeats are
+    /// then judged by it and not by the window.
+    pub within: Option<Within>,
+    /// What broke off although nothing may.
+    pub broken: Vec<String>,
 }
 
 /// A class of wrongs.
@@ -92,10 +101,14 @@ pub enum Wrong {
     Unaccounted,
     /// Sent again without a reason.
     Repeated,
+    /// Attempts that were forgotten or counted twice.
+    Miscounted,
+    /// A part that ended by itself, or two views that differ.
+    Broken,
 }
 
 impl Wrong {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Lost,
         Self::Altered,
         Self::Misrouted,
@@ -103,6 +116,8 @@ impl Wrong {
         Self::FalselyDelivered,
         Self::Unaccounted,
         Self::Repeated,
+        Self::Miscounted,
+        Self::Broken,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -114,6 +129,8 @@ impl Wrong {
             Self::FalselyDelivered => "falsely delivered",
             Self::Unaccounted => "unaccounted",
             Self::Repeated => "repeated without reason",
+            Self::Miscounted => "miscounted",
+            Self::Broken => "broken",
         }
     }
 }
@@ -174,7 +191,13 @@ pub fn check(observed: &Observed) -> Verdict {
     check_requests(observed, &by_marker, &mut verdict);
     check_reports(observed, &by_marker, &mut verdict);
     check_events(observed, &mut verdict);
-    check_repeats(observed, &mut verdict);
+    match &observed.within {
+        Some(within) => within::check_within(observed, within, &mut verdict),
+        None => check_repeats(observed, &mut verdict),
+    }
+    for broken in &observed.broken {
+        verdict.add(Wrong::Broken, || broken.clone());
+    }
 
     if !observed.account_agrees {
         verdict.add(Wrong::Unaccounted, || "the sums of `account` disagree".to_owned());
@@ -197,7 +220,23 @@ fn check_requests(
     by_marker: &BTreeMap<&str, &Published>,
     verdict: &mut Verdict,
 ) {
+    let known: BTreeSet<(&str, &str)> = observed
+        .reported
+        .iter()
+        .map(|item| (item.webhook.as_str(), item.notification.as_str()))
+        .collect();
     for request in &observed.seen {
+        let looks_within = observed.within.is_some();
+        if looks_within
+            && !known.contains(&(request.webhook.as_str(), request.notification.as_str()))
+        {
+            verdict.add(Wrong::Unaccounted, || {
+                format!(
+                    "{} got {} of {}, which no history names",
+                    request.webhook, request.notification, request.marker
+                )
+            });
+        }
         let Some(event) = by_marker.get(request.marker.as_str()) else {
             verdict
                 .add(Wrong::Unexpected, || format!("{} got {:?}", request.webhook, request.marker));
@@ -246,7 +285,10 @@ fn check_reports(
         if item.state == State::Delivered && !truly {
             verdict.add(Wrong::FalselyDelivered, || format!("{} at {}", item.marker, item.webhook));
         }
-        if truly && item.state != State::Delivered {
+        let within = observed.within.as_ref();
+        let excused =
+            within.is_some_and(|within| within.excuses(&item.webhook, &item.notification));
+        if truly && item.state != State::Delivered && !excused {
             verdict.add(Wrong::Lost, || {
                 format!("{} was accepted by {} but is not reported so", item.marker, item.webhook)
             });
