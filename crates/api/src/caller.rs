@@ -37,7 +37,8 @@ impl Sight {
         }
     }
 
-    fn sees_scope(&self, scope: &Scope, snapshot: &Snapshot) -> bool {
+    /// Whether this call may see what `scope` has.
+    pub(crate) fn sees_scope(&self, scope: &Scope, snapshot: &Snapshot) -> bool {
         match (self, scope) {
             (Self::Issuer(mine), Scope::Issuer(theirs)) => mine == theirs,
             (Self::Issuer(_), Scope::ProgrammeManager(id)) => self.has_manager(*id, snapshot),

@@ -23,6 +23,10 @@ pub struct Config {
     pub ladders: BTreeSet<String>,
     /// Which URLs may be endpoints.
     pub url_policy: tidings_egress::Policy,
+    /// What heartbeats name themselves.
+    pub user_agent: String,
+    /// How long a fraud alert may be answered.
+    pub fraud_answer_window: Duration,
     /// Whether `/metrics` answers off loopback.
     pub metrics_public: bool,
     /// How far behind the history may be before it answers 503.

@@ -1,5 +1,7 @@
-//! `POST /Configs`: which transaction confirmations (112) a recipient wants
-//! (`spec.md` §1.10 and §4).
+//! `/Configs`: which transaction confirmations (112) a recipient wants (`spec.md`
+//! §1.10 and §4). There is no deletion: one that is inactive wants nothing.
+
+use std::sync::Arc;
 
 use http::StatusCode;
 use serde_json::{Map, Value as Json, json};
@@ -14,13 +16,15 @@ use crate::{
     dispatch::Call,
     errors::{ApiError, Code, Fault},
     input::{self, Object, wrong},
+    paging,
     webhooks::{
-        body, product_shape,
+        body, check_if_match, product_shape,
         registering::{remember, replayed},
     },
 };
 
-/// How often an id is made anew when two configurations get the same one.
+/// How often an id is made anew when two configurations get the same one, and a
+/// change is tried again when another one came first.
 const TRIES: usize = 4;
 
 /// What a client sent.
@@ -97,7 +101,14 @@ fn read(call: &Call<'_>) -> Result<Input, ApiError> {
         id.map(PmId)
     });
     let product = object.get("productId").and_then(|value| body::product(value, &mut faults));
-    let active = match object.required_string("status", &mut faults) {
+    let (active, filter) = read_wish(object, &mut faults);
+    ApiError::check(faults)?;
+    Ok(Input { pm, product, active, filter })
+}
+
+/// Status and filter, both required.
+fn read_wish(object: Object<'_>, faults: &mut Vec<Fault>) -> (bool, Vec<u32>) {
+    let active = match object.required_string("status", faults) {
         Some(text) if text.eq_ignore_ascii_case("active") => true,
         Some(text) if text.eq_ignore_ascii_case("inactive") => false,
         Some(_) => {
@@ -107,12 +118,125 @@ fn read(call: &Call<'_>) -> Result<Input, ApiError> {
         None => false,
     };
     let filter = object
-        .required("messageTypeFilter", &mut faults)
-        .and_then(|_| object.array("messageTypeFilter", &mut faults))
-        .map(|values| filter(&values, &mut faults))
+        .required("messageTypeFilter", faults)
+        .and_then(|_| object.array("messageTypeFilter", faults))
+        .map(|values| filter(&values, faults))
         .unwrap_or_default();
+    (active, filter)
+}
+
+/// `GET /Configs`: those that this call may see, in the order in which they were
+/// made.
+pub(crate) fn list(call: &Call<'_>) -> Result<Answer, ApiError> {
+    let query = &call.request.query;
+    let limit = query.limit(paging::MOST)?;
+    let snapshot = &call.snapshot;
+    let mut matching: Vec<_> = snapshot
+        .configurations
+        .values()
+        .filter(|configuration| call.sight.sees_scope(&configuration.owner, snapshot))
+        .map(|configuration| ((configuration.created, configuration.id.as_str()), configuration))
+        .collect();
+    matching.sort_by_key(|(place, _)| *place);
+    let total = matching.len();
+    let after = match query.get("cursor") {
+        Some(text) => Some(place(text).ok_or_else(|| ApiError::at(Code::InvalidCursor, "cursor"))?),
+        None => None,
+    };
+    let is_next = |at: (Timestamp, &str)| {
+        after.as_ref().is_none_or(|(created, id)| at > (*created, id.as_str()))
+    };
+    let mut rest = matching.into_iter().filter(|(at, _)| is_next(*at));
+    let page: Vec<_> = rest.by_ref().take(limit).collect();
+    let content: Vec<_> = page.iter().map(|(_, found)| stored_shape(found)).collect();
+    let mut response = json!({ "content": content, "totalCount": total });
+    if let (Some(_), Some(((created, id), _))) = (rest.next(), page.last()) {
+        response["nextCursor"] = format!("{}.{id}", created.as_millis()).into();
+    }
+    Ok(Answer::ok(&response))
+}
+
+/// The place that a cursor names.
+fn place(text: &str) -> Option<(Timestamp, String)> {
+    let (created, id) = text.split_once('.')?;
+    Some((Timestamp::from_millis(created.parse().ok()?), id.to_owned()))
+}
+
+/// `GET /Configs/{configId}`.
+pub(crate) async fn get(call: &Call<'_>) -> Result<Answer, ApiError> {
+    let configuration = find(call).await?;
+    let snapshot = call.state.deps.registry.snapshot();
+    let version = snapshot.entity_version(&entity(&configuration));
+    Ok(Answer::ok(&stored_shape(&configuration)).etag(version))
+}
+
+/// `PUT /Configs/{configId}`: replaces status and filter. The scope stays.
+pub(crate) async fn update(call: &Call<'_>) -> Result<Answer, ApiError> {
+    let state = call.state;
+    let id = find(call).await?.id.clone();
+    let document = input::parse(&call.request.body)?;
+    let mut faults = Vec::new();
+    let known = ["status", "messageTypeFilter"];
+    let object = Object::take(document.root(), &known, &mut faults);
+    let wish = object.map(|object| read_wish(object, &mut faults));
     ApiError::check(faults)?;
-    Ok(Input { pm, product, active, filter })
+    let (active, filter) = wish.unwrap_or_default();
+    for _ in 0..TRIES {
+        let snapshot = state.deps.registry.snapshot();
+        let current = snapshot.configurations.get(&id).ok_or_else(unknown)?;
+        let entity = entity(current);
+        let expected_version = snapshot.entity_version(&entity);
+        let conditional = check_if_match(&call.request.headers, expected_version)?;
+        let mut next = current.as_ref().clone();
+        next.active = active;
+        next.filter.clone_from(&filter);
+        next.modified = state.now();
+        let change = Change {
+            entity,
+            expected_version,
+            claims: vec![claim(&next)],
+            command: None,
+            actor: call.request.caller.subject.clone(),
+            trace: call.request.trace.as_str().to_owned(),
+            state: Entity::Configuration(next.clone()),
+        };
+        match state.deps.registry.propose(change).await {
+            Ok(_accepted) => {
+                return Ok(Answer::ok(&stored_shape(&next)).etag(expected_version + 1));
+            }
+            Err(ProposeError::VersionConflict { .. }) if conditional => {
+                return Err(ApiError::at(Code::PreconditionFailed, "If-Match"));
+            }
+            Err(ProposeError::VersionConflict { .. }) => {}
+            Err(error) => return Err(before(&snapshot, &error).err().unwrap_or_else(unknown)),
+        }
+    }
+    Err(commands::unavailable())
+}
+
+fn unknown() -> ApiError {
+    ApiError::at(Code::ConfigNotFound, "configId")
+}
+
+fn entity(configuration: &Configuration) -> EntityKey {
+    EntityKey::new("config", &configuration.id)
+}
+
+/// Finds the configuration that the path names, if this call may see it.
+async fn find(call: &Call<'_>) -> Result<Arc<Configuration>, ApiError> {
+    let id = call.request.param("configId");
+    let visible = |snapshot: &Snapshot| {
+        let configuration = snapshot.configurations.get(id)?;
+        let sees = call.sight.sees_scope(&configuration.owner, snapshot);
+        sees.then(|| Arc::clone(configuration))
+    };
+    if let Some(configuration) = visible(&call.state.deps.registry.snapshot()) {
+        return Ok(configuration);
+    }
+    match call.state.deps.registry.fold_to_end().await {
+        Ok(snapshot) => visible(&snapshot).ok_or_else(unknown),
+        Err(_unavailable) => Err(commands::unavailable()),
+    }
 }
 
 /// Codes 0 to 6, each once; 0 may stand beside others (`spec.md` §4.2).
@@ -193,7 +317,22 @@ fn claim(configuration: &Configuration) -> String {
     format!("configuration/{owner}/{scope}")
 }
 
+/// As the answer to its creation shows it.
 fn shape(configuration: &Configuration) -> Json {
+    let mut item = fields(configuration);
+    item.insert("message".to_owned(), "Configuration created successfully.".into());
+    json!({ "content": [item], "totalCount": 1 })
+}
+
+/// As reads show it.
+fn stored_shape(configuration: &Configuration) -> Json {
+    let mut item = fields(configuration);
+    item.insert("createdDate".to_owned(), configuration.created.to_rfc3339().into());
+    item.insert("lastUpdatedDate".to_owned(), configuration.modified.to_rfc3339().into());
+    Json::Object(item)
+}
+
+fn fields(configuration: &Configuration) -> Map<String, Json> {
     let mut item = Map::new();
     item.insert("configId".to_owned(), configuration.id.as_str().into());
     if let Some(pm) = configuration.pm {
@@ -205,8 +344,7 @@ fn shape(configuration: &Configuration) -> Json {
     let status = if configuration.active { "active" } else { "inactive" };
     item.insert("status".to_owned(), status.into());
     item.insert("messageTypeFilter".to_owned(), json!(configuration.filter));
-    item.insert("message".to_owned(), "Configuration created successfully.".into());
-    json!({ "content": [item], "totalCount": 1 })
+    item
 }
 
 #[cfg(test)]

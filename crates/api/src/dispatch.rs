@@ -16,10 +16,11 @@ use crate::{
     caller::{self, Sight},
     configurations,
     errors::{ApiError, Code, Fault},
+    fraud, heartbeat,
     history::{self, Surface},
     hooks, ingest,
     input::Query,
-    probes,
+    jwks, probes,
     routes::{self, Access, BodyRule, Eds, Match, Open, Operation, Platform, Route},
     serve::Peer,
     state::State,
@@ -129,7 +130,7 @@ async fn answer(
             return Err(Code::Forbidden.into());
         }
     };
-    let caller = authenticate(state, &parts.headers, scope)?;
+    let caller = authenticate(state, &parts.headers, scope).await?;
     match route.operation {
         Operation::Eds(_) => caller::check_region(&parts.headers, state.config.region)?,
         Operation::Open(_) | Operation::Platform(_) => {}
@@ -156,17 +157,18 @@ fn open(state: &State, operation: Open, parts: &Parts) -> Result<Answer, ApiErro
         Open::Health => Ok(probes::health()),
         Open::Ready => probes::ready(state),
         Open::Metrics => probes::metrics(state, parts.extensions.get::<Peer>().copied()),
+        Open::Keys => Ok(jwks::list(state)),
         Open::Describe => Ok(Answer::json(StatusCode::OK, state.openapi.clone())),
     }
 }
 
-fn authenticate(
+async fn authenticate(
     state: &State,
     headers: &HeaderMap,
     scope: &'static str,
 ) -> Result<Principal, ApiError> {
     let token = caller::bearer(headers)?;
-    let verified = state.deps.verifier.verify(token, state.now());
+    let verified = state.deps.verifier.verify_fresh(token, state.now()).await;
     verified.and_then(|caller| caller.require(scope).map(|()| caller)).map_err(|error| {
         tracing::debug!(reason = error.reason(), "a token was turned away");
         caller::refused(error)
@@ -267,6 +269,11 @@ async fn run_platform(
             let hook = hooks::find(state, request).await?;
             history::resend::resend(state, request, Surface::Hooks, &hook).await
         }
+        Platform::HookAttempts => {
+            let hook = hooks::find(state, request).await?;
+            history::attempts::list(state, request, Surface::Hooks, &hook).await
+        }
+        Platform::FraudResponses => fraud::list(state, request).await,
         Platform::Account => admin::account::account(state, request).await,
         Platform::ListQuarantine => admin::quarantine::list(state, request).await,
         Platform::ShowQuarantine => admin::quarantine::show(state, request).await,
@@ -306,6 +313,16 @@ async fn run_eds(call: &Call<'_>, operation: Eds) -> Result<Answer, ApiError> {
             let webhook = webhooks::find(call).await?;
             history::resend::resend(state, request, Surface::Eds, &webhook).await
         }
+        Eds::Attempts => {
+            let webhook = webhooks::find(call).await?;
+            history::attempts::list(state, request, Surface::Eds, &webhook).await
+        }
+        Eds::RotateSecret => webhooks::rotate::rotate(call).await,
+        Eds::Heartbeat | Eds::Ping => heartbeat::heartbeat(call).await,
+        Eds::AnswerFraudAlert => fraud::answer(call).await,
         Eds::CreateConfiguration => configurations::create(call).await,
+        Eds::ListConfigurations => configurations::list(call),
+        Eds::GetConfiguration => configurations::get(call).await,
+        Eds::UpdateConfiguration => configurations::update(call).await,
     }
 }

@@ -94,6 +94,16 @@ codes! {
         "The filter must list codes from 0 to 6, each once.";
     DuplicateConfiguration = "DUPLICATE_CONFIGURATION", 409,
         "A configuration of this scope exists already.";
+    ConfigNotFound = "CONFIG_NOT_FOUND", 404, "There is no such configuration.";
+    RateLimited = "RATE_LIMITED", 429, "Too soon; try again after Retry-After.";
+    InvalidFraudAlertId = "INVALID_FRAUD_ALERT_ID", 400,
+        "A fraud alert id has 1 to 64 letters, digits and hyphens.";
+    InvalidFraudResponse = "INVALID_FRAUD_RESPONSE", 400, "The response must be Yes or No.";
+    FraudAlertNotfound = "FRAUD_ALERT_NOTFOUND", 400,
+        "The caller got no alert with this id in this notification.";
+    FraudAlertExpired = "FRAUD_ALERT_EXPIRED", 400, "The alert can no longer be answered.";
+    FraudResponseConflict = "FRAUD_RESPONSE_CONFLICT", 400,
+        "The alert has been answered otherwise; the first answer stands.";
     Unauthorized = "UNAUTHORIZED", 401, "The request has no valid bearer token.";
     Forbidden = "FORBIDDEN", 403, "The token does not allow this request.";
     NotFound = "NOT_FOUND", 404, "There is nothing at this address.";

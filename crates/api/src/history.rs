@@ -3,6 +3,7 @@
 //! Nothing is answered from a view that is incomplete or lags: then it is 503
 //! with how far the view is. A read waits for what this process wrote before.
 
+pub(crate) mod attempts;
 pub(crate) mod ids;
 pub(crate) mod payload;
 pub(crate) mod resend;
@@ -239,7 +240,7 @@ pub(crate) async fn readable(state: &State) -> Result<Timestamp, ApiError> {
 /// How long to wait before asking a view again that is being built.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-fn not_readable(status: &Status) -> ApiError {
+pub(crate) fn not_readable(status: &Status) -> ApiError {
     let seconds = u32::try_from(ASK_AGAIN.as_secs()).unwrap_or(1);
     let error = ApiError::new(Code::UnableToRead).retry_after(seconds);
     ApiError { progress: Some(progress(status)), ..error }

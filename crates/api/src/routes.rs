@@ -27,6 +27,7 @@ pub(crate) enum Open {
     Ready,
     Metrics,
     Describe,
+    Keys,
 }
 
 /// What producers and administrators do.
@@ -43,6 +44,8 @@ pub(crate) enum Platform {
     HookNotifications,
     HookUndelivered,
     HookResend,
+    HookAttempts,
+    FraudResponses,
     Account,
     ListQuarantine,
     ShowQuarantine,
@@ -67,7 +70,15 @@ pub(crate) enum Eds {
     Notifications,
     Undelivered,
     Resend,
+    Attempts,
+    RotateSecret,
+    Heartbeat,
+    Ping,
+    AnswerFraudAlert,
     CreateConfiguration,
+    ListConfigurations,
+    GetConfiguration,
+    UpdateConfiguration,
 }
 
 impl Operation {
@@ -163,10 +174,6 @@ pub(crate) enum Match {
     None,
 }
 
-/// What the documents have and this release has not, at paths that take another
-/// method: it is not found, like every other route that is still to come.
-const TO_COME: &[(&str, &str)] = &[("GET", "/Configs")];
-
 /// Finds the route of a request.
 pub(crate) fn find(method: &str, path: &str) -> Match {
     let trimmed = match path.strip_suffix('/') {
@@ -184,9 +191,6 @@ pub(crate) fn find(method: &str, path: &str) -> Match {
             };
             if route.methods.iter().any(fits) {
                 return Match::Found { route, params };
-            }
-            if TO_COME.contains(&(method, route.path)) {
-                return Match::None;
             }
             for known in route.methods {
                 if !allowed.contains(known) {

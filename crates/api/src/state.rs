@@ -6,12 +6,13 @@ use parking_lot::{Mutex, RwLock};
 use tidings_auth::Verifier;
 use tidings_broker::Broker;
 use tidings_catalogue::Catalogue;
+use tidings_egress::Egress;
 use tidings_eventlog::EventLog;
 use tidings_registry::{KeysTopic, Registry};
 use tidings_types::{Clock, Offset, Rng, Timestamp, TopicName, TopicPartition, WebhookId};
 use tokio::sync::watch;
 
-use crate::{config::Config, metrics::Metrics};
+use crate::{config::Config, fraud::FraudLog, heartbeat::Recent, metrics::Metrics};
 
 /// Writes all metrics of the process in the Prometheus text format.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
@@ -23,6 +24,8 @@ pub struct Deps {
     pub keys: KeysTopic,
     pub catalogue: Catalogue,
     pub event_log: EventLog,
+    /// For heartbeats.
+    pub egress: Arc<Egress>,
     pub verifier: Verifier,
     pub clock: Arc<dyn Clock>,
     pub rng: Arc<dyn Rng>,
@@ -51,6 +54,8 @@ pub struct State {
     /// How far the history must have read for what this process wrote to show:
     /// one entry for each partition of `tidings.outcomes` at most.
     written: Arc<Mutex<BTreeMap<TopicPartition, Offset>>>,
+    pub(crate) heartbeats: Arc<Recent>,
+    pub(crate) fraud: Arc<FraudLog>,
 }
 
 impl State {
@@ -62,6 +67,8 @@ impl State {
             openapi,
             partitions: Arc::default(),
             written: Arc::default(),
+            heartbeats: Arc::default(),
+            fraud: Arc::default(),
         }
     }
 

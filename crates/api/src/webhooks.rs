@@ -7,6 +7,7 @@ pub use change::claims as webhook_claims;
 mod create;
 pub(crate) mod headers;
 pub(crate) mod registering;
+pub(crate) mod rotate;
 mod shape;
 pub(crate) mod subscriptions;
 
@@ -117,6 +118,7 @@ pub(crate) async fn update(call: &Call<'_>) -> Result<Answer, ApiError> {
         next.url.clone_from(&input.config.url);
         next.headers = merge_headers(&input.config.headers, &webhook.headers)?;
         apply_settings(&mut next.settings, &input.config.settings);
+        rotate::ensure_asymmetric(state, &mut next);
         if let Some(status) = input.status {
             set(&mut next, status)?;
         }
@@ -270,6 +272,7 @@ fn apply_settings(settings: &mut HookSettings, input: &SettingsInput) {
     let timeout = input.timeout_ms.unwrap_or(body::TIMEOUT_MS);
     settings.timeout = Duration::from_millis(u64::from(timeout));
     settings.strict_legacy_envelope = input.strict_legacy_envelope;
+    settings.signatures.clone_from(&input.signatures);
 }
 
 /// Whether `If-Match`, if there is one, names this version.

@@ -5,17 +5,19 @@
 //! (`reliability-security.md` §3.4). [`LocalIssuer`] signs the tokens of
 //! `tidings token`, with a key in the data directory.
 //!
-//! Time is handed in. Nothing here does network I/O: authorization servers
-//! elsewhere ([`ExternalIssuer`]) are refused at start until their keys can be
-//! fetched ([`KeySource`] is their place).
+//! Time is handed in. The keys of authorization servers elsewhere
+//! ([`ExternalIssuer`]) are fetched through `egress` and kept ([`Verifier::run`]).
 
 mod claims;
+mod jwks;
 mod key;
 mod local;
 mod principal;
 mod verify;
 
-pub use key::{KeySource, VerificationKey};
+pub use key::VerificationKey;
 pub use local::{AUDIENCE, ISSUER, LocalIssuer, LocalIssuerError, TokenRequest};
 pub use principal::{Principal, TenantScope, scopes};
-pub use verify::{AuthError, ExternalIssuer, MAX_TOKEN, Verifier, VerifierConfig, VerifierError};
+pub use verify::{
+    AuthError, External, ExternalIssuer, MAX_TOKEN, Verifier, VerifierConfig, VerifierError,
+};

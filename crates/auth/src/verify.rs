@@ -3,10 +3,14 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use tidings_types::{IssuerId, PmId, Timestamp, is_opaque_id};
+use tidings_egress::{FetchError, Fetcher};
+use tidings_types::{Clock, IssuerId, PmId, Timestamp, is_opaque_id};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     claims::{BadClaim, Members},
+    jwks::Jwks,
     key::{KeySource, OneKey, VerificationKey},
     local::{AUDIENCE, ISSUER},
     principal::Principal,
@@ -16,6 +20,8 @@ use crate::{
 pub const MAX_TOKEN: usize = 8 * 1024;
 /// How far clocks may be apart, in seconds.
 const LEEWAY: i64 = 60;
+/// The key that a token names is not one of its issuer's.
+const UNKNOWN_KEY: &str = "key";
 /// The longest subject and key id.
 const MAX_NAME: usize = 256;
 
@@ -67,26 +73,42 @@ pub struct ExternalIssuer {
     pub jwks_url: String,
 }
 
+/// Authorization servers elsewhere, and what their keys are fetched with.
+#[derive(Clone, Debug)]
+pub struct External {
+    pub issuers: Vec<ExternalIssuer>,
+    /// The longest life of a token of theirs.
+    pub max_lifetime: Duration,
+    pub fetcher: Arc<Fetcher>,
+    pub clock: Arc<dyn Clock>,
+}
+
 /// Whose tokens are taken.
 #[derive(Clone, Debug)]
 pub struct VerifierConfig {
     /// The local issuer's key; `None`: its tokens are refused.
     pub local: Option<Arc<VerificationKey>>,
-    pub external: Vec<ExternalIssuer>,
-    /// The longest life of a token.
+    pub external: Option<External>,
+    /// The longest life of a token of the local issuer.
     pub max_lifetime: Duration,
 }
 
 impl VerifierConfig {
     /// A day.
     pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+    /// An hour (`reliability-security.md` §3.4).
+    pub const MAX_EXTERNAL_LIFETIME: Duration = Duration::from_secs(3600);
 }
 
 /// Settings that cannot be honoured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifierError {
-    #[error("external issuers are not available yet; remove {0:?} from auth.issuers")]
-    External(String),
+    #[error("setting `auth.issuers`: {issuer:?} has a jwks_url that cannot be used")]
+    Url { issuer: String, source: FetchError },
+    #[error("setting `auth.issuers`: {0:?} has no audience, so that any token would do; name it")]
+    Audience(String),
+    #[error("setting `auth.issuers`: {0:?} is empty, stands there twice or is the local issuer")]
+    Issuer(String),
 }
 
 #[derive(Debug)]
@@ -94,31 +116,102 @@ struct Trusted {
     issuer: String,
     audience: String,
     keys: Box<dyn KeySource>,
+    /// In seconds.
+    max_lifetime: i64,
 }
 
 /// Verifies tokens. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Verifier {
     trusted: Arc<[Trusted]>,
-    max_lifetime: i64,
+    /// For the pauses between fetches; there are none without external issuers.
+    clock: Option<Arc<dyn Clock>>,
+}
+
+/// A token taken apart; nothing of it has been verified.
+struct Parsed<'t> {
+    header: Members,
+    claims: Members,
+    message: &'t str,
+    signature: &'t str,
 }
 
 impl Verifier {
     /// # Errors
-    /// When an external issuer is configured.
+    /// When an external issuer cannot be used as it is configured.
     pub fn new(config: VerifierConfig) -> Result<Self, VerifierError> {
-        if let Some(external) = config.external.into_iter().next() {
-            return Err(VerifierError::External(external.issuer));
-        }
+        let seconds = |life: Duration| i64::try_from(life.as_secs()).unwrap_or(i64::MAX);
         let local = config.local.map(|key| Trusted {
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),
             keys: Box::new(OneKey(key)),
+            max_lifetime: seconds(config.max_lifetime),
         });
-        Ok(Self {
-            trusted: local.into_iter().collect(),
-            max_lifetime: i64::try_from(config.max_lifetime.as_secs()).unwrap_or(i64::MAX),
-        })
+        let mut trusted: Vec<Trusted> = local.into_iter().collect();
+        let clock = config.external.as_ref().map(|external| Arc::clone(&external.clock));
+        if let Some(External { issuers, max_lifetime, fetcher, clock }) = config.external {
+            for ExternalIssuer { issuer, audience, jwks_url } in issuers {
+                let known = trusted.iter().any(|trusted| trusted.issuer == issuer);
+                if issuer.is_empty() || issuer == ISSUER || known {
+                    return Err(VerifierError::Issuer(issuer));
+                }
+                if audience.is_empty() {
+                    return Err(VerifierError::Audience(issuer));
+                }
+                if let Err(source) = fetcher.check(&jwks_url) {
+                    return Err(VerifierError::Url { issuer, source });
+                }
+                let keys = Jwks::new(jwks_url, Arc::clone(&fetcher), Arc::clone(&clock));
+                trusted.push(Trusted {
+                    issuer,
+                    audience,
+                    keys: Box::new(keys),
+                    max_lifetime: seconds(max_lifetime),
+                });
+            }
+        }
+        Ok(Self { trusted: trusted.into(), clock })
+    }
+
+    /// Fetches the keys of external issuers, now and again, until `shutdown`.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        for keys in self.trusted.iter().filter_map(|trusted| trusted.keys.jwks()) {
+            let Some(clock) = self.clock.clone() else { continue };
+            let (keys, shutdown) = (keys.clone(), shutdown.clone());
+            tasks.spawn(async move {
+                loop {
+                    keys.refresh().await;
+                    tokio::select! {
+                        biased;
+                        () = shutdown.cancelled() => return,
+                        () = clock.sleep(keys.pause()) => {}
+                    }
+                }
+            });
+        }
+        shutdown.cancelled().await;
+        tasks.shutdown().await;
+    }
+
+    /// As [`Verifier::verify`]; a key of an external issuer that is not known is
+    /// fetched first, if that is allowed now.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`].
+    pub async fn verify_fresh(&self, token: &str, now: Timestamp) -> Result<Principal, AuthError> {
+        let verified = self.verify(token, now);
+        if verified != Err(AuthError::Invalid(UNKNOWN_KEY)) {
+            return verified;
+        }
+        let parsed = parse(token)?;
+        match self.trusted_by(&parsed.claims)?.keys.jwks() {
+            Some(keys) => {
+                keys.refresh().await;
+                self.verify(token, now)
+            }
+            None => verified,
+        }
     }
 
     /// Says who the bearer of `token` is. `now` is wall-clock time.
@@ -128,18 +221,9 @@ impl Verifier {
     /// that is not genuine or not valid now, [`AuthError::Tenant`] for one whose
     /// tenant cannot be used.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Principal, AuthError> {
-        if token.is_empty() {
-            return Err(AuthError::Missing);
-        }
-        if token.len() > MAX_TOKEN {
-            return Err(AuthError::Invalid("size"));
-        }
-        let (message, signature) = token.rsplit_once('.').ok_or(AuthError::Invalid("form"))?;
-        let (header, claims) = message.split_once('.').ok_or(AuthError::Invalid("form"))?;
-        let header = part(header)?;
-        let claims = part(claims)?;
+        let Parsed { header, claims, message, signature } = parse(token)?;
         let trusted = self.trusted_by(&claims)?;
-        let key = trusted.keys.key(key_id(&header)?).ok_or(AuthError::Invalid("key"))?;
+        let key = trusted.keys.key(key_id(&header)?).ok_or(AuthError::Invalid(UNKNOWN_KEY))?;
         check_header(&header, &key)?;
         if !key.verifies(signature, message.as_bytes()) {
             return Err(AuthError::Invalid("signature"));
@@ -148,7 +232,12 @@ impl Verifier {
         if !claims.is_for(&trusted.audience) {
             return Err(AuthError::Invalid("audience"));
         }
-        self.check_times(&claims, now)?;
+        check_times(&claims, now, trusted.max_lifetime)?;
+        // Bound to a client certificate (RFC 8705), which this listener does not ask
+        // for: whoever has the token may have stolen it.
+        if claims.has("cnf") {
+            return Err(AuthError::Invalid("bound"));
+        }
         principal(&claims)
     }
 
@@ -160,25 +249,38 @@ impl Verifier {
             .find(|trusted| issuer == Some(trusted.issuer.as_str()))
             .ok_or(AuthError::Invalid("issuer"))
     }
+}
 
-    fn check_times(&self, claims: &Members, now: Timestamp) -> Result<(), AuthError> {
-        let read = |name| claims.seconds(name).map_err(|BadClaim| AuthError::Invalid("times"));
-        let (expires, not_before, issued) = (read("exp")?, read("nbf")?, read("iat")?);
-        let expires = expires.ok_or(AuthError::Invalid("times"))?;
-        let now = now.as_secs();
-        if now > expires.saturating_add(LEEWAY) {
-            return Err(AuthError::Invalid("expired"));
-        }
-        let early = |time: Option<i64>| time.is_some_and(|time| time > now.saturating_add(LEEWAY));
-        if early(not_before) || early(issued) {
-            return Err(AuthError::Invalid("early"));
-        }
-        let (from, leeway) = issued.map_or((now, LEEWAY), |issued| (issued, 0));
-        if expires.saturating_sub(from) > self.max_lifetime.saturating_add(leeway) {
-            return Err(AuthError::Invalid("lifetime"));
-        }
-        Ok(())
+/// Takes a token apart.
+fn parse(token: &str) -> Result<Parsed<'_>, AuthError> {
+    if token.is_empty() {
+        return Err(AuthError::Missing);
     }
+    if token.len() > MAX_TOKEN {
+        return Err(AuthError::Invalid("size"));
+    }
+    let (message, signature) = token.rsplit_once('.').ok_or(AuthError::Invalid("form"))?;
+    let (header, claims) = message.split_once('.').ok_or(AuthError::Invalid("form"))?;
+    Ok(Parsed { header: part(header)?, claims: part(claims)?, message, signature })
+}
+
+fn check_times(claims: &Members, now: Timestamp, max_lifetime: i64) -> Result<(), AuthError> {
+    let read = |name| claims.seconds(name).map_err(|BadClaim| AuthError::Invalid("times"));
+    let (expires, not_before, issued) = (read("exp")?, read("nbf")?, read("iat")?);
+    let expires = expires.ok_or(AuthError::Invalid("times"))?;
+    let now = now.as_secs();
+    if now > expires.saturating_add(LEEWAY) {
+        return Err(AuthError::Invalid("expired"));
+    }
+    let early = |time: Option<i64>| time.is_some_and(|time| time > now.saturating_add(LEEWAY));
+    if early(not_before) || early(issued) {
+        return Err(AuthError::Invalid("early"));
+    }
+    let (from, leeway) = issued.map_or((now, LEEWAY), |issued| (issued, 0));
+    if expires.saturating_sub(from) > max_lifetime.saturating_add(leeway) {
+        return Err(AuthError::Invalid("lifetime"));
+    }
+    Ok(())
 }
 
 /// Decodes one part of a token.
@@ -189,9 +291,9 @@ fn part(text: &str) -> Result<Members, AuthError> {
 }
 
 fn key_id(header: &Members) -> Result<Option<&str>, AuthError> {
-    let id = header.text("kid").map_err(|BadClaim| AuthError::Invalid("key"))?;
+    let id = header.text("kid").map_err(|BadClaim| AuthError::Invalid("key id"))?;
     if id.is_some_and(|id| id.len() > MAX_NAME) {
-        return Err(AuthError::Invalid("key"));
+        return Err(AuthError::Invalid("key id"));
     }
     Ok(id)
 }

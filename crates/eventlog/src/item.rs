@@ -1,7 +1,7 @@
 //! What the view answers with. Bodies are sealed: who may see them opens them
 //! with the key book.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use tidings_proto::v1;
 use tidings_types::{
@@ -56,12 +56,42 @@ pub struct Item {
     pub source: (TopicPartition, Offset),
     pub uid: EventUid,
     pub traceparent: Arc<str>,
+    /// Of a 101: the alert that it is about. Else empty.
+    pub fraud_alert_id: Arc<str>,
     /// The sealed body of the webhook's shape, with the place of the notification
     /// id and of the payload. Of an event with a deadline that has passed it is
     /// the one without its short-lived fields, if the event has such a one.
     pub body: Option<v1::Body>,
     /// Whether `body` is the one without its short-lived fields.
     pub redacted: bool,
+}
+
+/// One attempt of a notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptItem {
+    /// Counted from 1 within the run.
+    pub number: u32,
+    pub run: RunId,
+    pub started: Timestamp,
+    pub duration: Duration,
+    pub delivered: bool,
+    /// What it came to (`HTTP_503`).
+    pub code: Arc<str>,
+    /// None if there was no answer.
+    pub http_status: Option<u16>,
+    /// When the next one was due then; none if it was the last of its run.
+    pub next_due: Option<Timestamp>,
+    /// Which outcome has the sealed start of the answer, if one has: the offset in
+    /// the webhook's partition of `tidings.outcomes`, and the place in the record,
+    /// counted from 1.
+    pub answer: Option<(Offset, u32)>,
+}
+
+/// The latest attempts of a notification, in the order in which they ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptList {
+    pub event_type: Arc<str>,
+    pub attempts: Vec<AttemptItem>,
 }
 
 /// A place in a list: behind this notification.

@@ -23,12 +23,15 @@ mod query;
 mod retain;
 mod rows;
 mod store;
+mod tried;
 mod view;
 mod wire;
 
 pub use account::{Account, AccountRow};
 pub use batch::{Batch, Record, Source};
-pub use item::{Cursor, CursorError, Item, Page, Status, UndeliveredGroup};
+pub use item::{
+    AttemptItem, AttemptList, Cursor, CursorError, Item, Page, Status, UndeliveredGroup,
+};
 pub use log::{Backing, EventLog, Limits, OpenError, Opened, ReadError, WriteError, Writer};
 pub use metrics::Metrics;
 pub use store::{MemoryDisk, StoreError};

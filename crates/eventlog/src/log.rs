@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use crate::{
     account::Account,
     batch::{Batch, Positions},
-    item::{Cursor, Item, Page, Status, UndeliveredGroup},
+    item::{AttemptList, Cursor, Item, Page, Status, UndeliveredGroup},
     metrics::Metrics,
     store::{MemoryDisk, StoreError},
     view::{Applied, View},
@@ -219,6 +219,31 @@ impl EventLog {
         let ids = ids.to_vec();
         let now = self.inner.clock.now();
         self.read(move |view| view.by_ids(webhook, &ids, now)).await
+    }
+
+    /// A notification of any webhook. Check whose it is before anything of it is
+    /// shown.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]: answer 503.
+    pub async fn by_id(&self, notification: NotificationId) -> Result<Option<Item>, ReadError> {
+        let now = self.inner.clock.now();
+        self.read(move |view| view.by_id(notification, now)).await
+    }
+
+    /// The attempts of a notification of `webhook`; `None` if it has no such one.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]: answer 503.
+    pub async fn attempts(
+        &self,
+        webhook: WebhookId,
+        notification: NotificationId,
+    ) -> Result<Option<AttemptList>, ReadError> {
+        let now = self.inner.clock.now();
+        self.read(move |view| view.attempts(webhook, notification, now)).await
     }
 
     /// What `webhook` did not get, created at `from` or later: undelivered,

@@ -4,12 +4,13 @@
 //! §6, "State of a notification"). Facts carry totals, so folding one twice
 //! changes nothing.
 
-use std::sync::Arc;
-
 use tidings_proto::v1::{self, OutcomeKind};
 use tidings_types::{EndReason, NotificationState, RunId, Timestamp, WebhookId};
 
-use crate::wire::{In, Malformed, put_bytes, put_i64, put_u32, put_u64};
+use crate::{
+    tried::Attempts,
+    wire::{In, Malformed, put_i64, put_u32, put_u64},
+};
 
 /// Runs remembered of one notification. Past it the oldest that has ended is
 /// forgotten, so that resending one notification for ever cannot fill a row.
@@ -46,14 +47,6 @@ pub(crate) struct Run {
     pub(crate) attempts: u32,
 }
 
-/// The latest attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Last {
-    pub(crate) time: Timestamp,
-    pub(crate) place: Place,
-    pub(crate) code: Arc<str>,
-}
-
 /// Where a notification comes from: the decision that named it first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
@@ -79,7 +72,7 @@ pub(crate) struct Notification {
     /// Whether every decision that names it found its webhook suspended, so that
     /// there is no delivery record.
     pub(crate) suspended: bool,
-    pub(crate) last: Option<Last>,
+    pub(crate) tried: Attempts,
     pub(crate) number: u64,
     /// Runs and attempts that `runs` no longer holds.
     pub(crate) forgotten_runs: u32,
@@ -170,11 +163,7 @@ impl Notification {
         if fact.kind != OutcomeKind::Delivered {
             self.failed = true;
         }
-        let later = |last: &Last| (time, fact.place) > (last.time, last.place);
-        if self.last.as_ref().is_none_or(later) {
-            let code = fact.outcome.code.as_str().into();
-            self.last = Some(Last { time, place: fact.place, code });
-        }
+        self.tried.add(time, fact, fact.kind == OutcomeKind::AttemptFailed);
     }
 
     fn run(&mut self, id: RunId) -> &mut Run {
@@ -268,8 +257,7 @@ impl Notification {
 const DELIVERED: u8 = 1;
 const FAILED: u8 = 2;
 const ORIGIN: u8 = 4;
-const LAST: u8 = 8;
-const SUSPENDED: u8 = 16;
+const SUSPENDED: u8 = 8;
 
 impl Notification {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -279,7 +267,6 @@ impl Notification {
             flag(self.delivered, DELIVERED)
                 | flag(self.failed, FAILED)
                 | flag(self.origin.is_some(), ORIGIN)
-                | flag(self.last.is_some(), LAST)
                 | flag(self.suspended, SUSPENDED),
         );
         if let Some(origin) = &self.origin {
@@ -291,11 +278,7 @@ impl Notification {
             put_u32(&mut out, origin.home.0);
             put_u64(&mut out, origin.home.1);
         }
-        if let Some(last) = &self.last {
-            put_i64(&mut out, last.time.as_millis());
-            put_place(&mut out, last.place);
-            put_bytes(&mut out, last.code.as_bytes());
-        }
+        self.tried.put(&mut out);
         put_i64(&mut out, self.latest.as_millis());
         put_u64(&mut out, self.number);
         put_u32(&mut out, self.forgotten_runs);
@@ -326,11 +309,7 @@ impl Notification {
                 home: (read.u32()?, read.u64()?),
             });
         }
-        if flags & LAST != 0 {
-            let time = Timestamp::from_millis(read.i64()?);
-            let place = place(&mut read)?;
-            notification.last = Some(Last { time, place, code: read.text()?.into() });
-        }
+        notification.tried = Attempts::read(&mut read)?;
         notification.latest = Timestamp::from_millis(read.i64()?);
         notification.number = read.u64()?;
         notification.forgotten_runs = read.u32()?;

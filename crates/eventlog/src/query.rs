@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use tidings_types::{EventUid, NotificationId, Shape, Timestamp, TopicPartition, 
 
 use crate::{
     facts, fold,
-    item::{Cursor, Item, Page, UndeliveredGroup},
+    item::{AttemptItem, AttemptList, Cursor, Item, Page, UndeliveredGroup},
     notification::{Notification, Origin},
     rows,
     store::StoreError,
@@ -85,9 +86,9 @@ impl View {
             event_type: self.names.type_name(origin.event_type).cloned().ok_or(Malformed)?,
             state,
             reason,
-            last_code: known.last.as_ref().map(|last| Arc::clone(&last.code)),
+            last_code: known.tried.last().map(|(_, last)| Arc::clone(&last.code)),
             created: origin.created,
-            last_sent: known.last.as_ref().map(|last| last.time),
+            last_sent: known.tried.last().map(|(time, _)| time),
             attempts: known.attempts(),
             resends: known.resends(),
             run: known.latest_run(),
@@ -100,6 +101,7 @@ impl View {
             source: (TopicPartition::new(&*source.topic, source.partition), source.offset),
             uid: EventUid::from_slice(&routed.uid).ok_or(Malformed)?,
             traceparent: decision.traceparent.as_str().into(),
+            fraud_alert_id: routed.fraud_alert_id.as_str().into(),
             body,
             redacted,
         })
@@ -122,6 +124,47 @@ impl View {
             }
         }
         Ok(items)
+    }
+
+    /// A notification of any webhook. Who asks checks whose it is.
+    pub(crate) fn by_id(
+        &self,
+        id: NotificationId,
+        now: Timestamp,
+    ) -> Result<Option<Item>, StoreError> {
+        let kept = now.minus(self.limits.retention);
+        match self.find(&id)? {
+            Some((known, origin)) if origin.created >= kept => {
+                self.item(&mut Decisions::default(), id, (&known, &origin), now).map(Some)
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// The attempts of a notification of `webhook`; `None` if it has no such one.
+    pub(crate) fn attempts(
+        &self,
+        webhook: WebhookId,
+        id: NotificationId,
+        now: Timestamp,
+    ) -> Result<Option<AttemptList>, StoreError> {
+        let kept = now.minus(self.limits.retention);
+        let found = self.find(&id)?;
+        let found = found.filter(|(_, at)| at.webhook == webhook && at.created >= kept);
+        let Some((known, origin)) = found else { return Ok(None) };
+        let event_type = self.names.type_name(origin.event_type).cloned().ok_or(Malformed)?;
+        let attempts = known.tried.iter().map(|(ended, place, tried)| AttemptItem {
+            number: tried.number,
+            run: tried.run,
+            started: ended.minus(Duration::from_millis(tried.duration_ms.into())),
+            duration: Duration::from_millis(tried.duration_ms.into()),
+            delivered: tried.delivered,
+            code: Arc::clone(&tried.code),
+            http_status: u16::try_from(tried.http_status).ok().filter(|status| *status != 0),
+            next_due: (tried.next_due != Timestamp::ZERO).then_some(tried.next_due),
+            answer: tried.has_answer.then_some((place.offset, place.index)),
+        });
+        Ok(Some(AttemptList { event_type, attempts: attempts.collect() }))
     }
 
     pub(crate) fn list(
@@ -265,6 +308,10 @@ impl View {
                 let page = self.list(webhook, &name, from, 1_000, cursor, ever)?;
                 for item in &page.items {
                     line(&mut text, item).map_err(StoreError::damaged)?;
+                    let known = self.find(&item.notification)?;
+                    for tried in known.iter().flat_map(|(known, _)| known.tried.iter()) {
+                        writeln!(text, "  {tried:?}").map_err(StoreError::damaged)?;
+                    }
                 }
                 cursor = page.next;
                 if cursor.is_none() {

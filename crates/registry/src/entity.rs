@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tidings_signing::{Secret, WebhookSecret};
+use tidings_signing::{AsymmetricKey, Secret, WebhookSecret};
 use tidings_types::{
     HookOwner, IssuerId, MerchantKey, NotificationId, PmId, ProductId, RunId, Scope, Shape, Slot,
     Timestamp, WebhookId, WebhookStatus,
@@ -174,6 +174,8 @@ pub struct CustomHeader {
 pub struct SigningSecret {
     pub id: String,
     pub secret: WebhookSecret,
+    /// The key of `v1a` with the same number; `None` until the webhook wants one.
+    pub asymmetric: Option<AsymmetricKey>,
     /// When it retires; `None` for the newest.
     pub not_after: Option<Timestamp>,
 }

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tidings_proto::v1;
-use tidings_signing::{KeyRing, OpenError, SealKey, Sealed, Secret, WebhookSecret, slot};
+use tidings_signing::{
+    AsymmetricKey, KeyRing, OpenError, SealKey, Sealed, Secret, WebhookSecret, slot,
+};
 use tidings_types::{
     HookOwner, IssuerId, MerchantKey, NotificationId, PmId, ProductId, Rng, RunId, Scope,
     Timestamp, WebhookId, WebhookStatus,
@@ -177,6 +179,9 @@ fn encode_webhook(webhook: &Webhook, sealer: &Sealer<'_>) -> v1::Webhook {
                 id: secret.id.clone(),
                 value: sealer.secret(&format!("signing/{}", secret.id), secret.secret.expose()),
                 not_after: secret.not_after.map_or(0, Timestamp::as_millis),
+                ed25519_seed: secret.asymmetric.as_ref().and_then(|key| {
+                    sealer.secret(&format!("ed25519/{}", secret.id), key.expose_seed())
+                }),
             })
             .collect(),
         settings: Some(v1::Settings {
@@ -337,6 +342,7 @@ fn decode_webhook(
         Ok(SigningSecret {
             id: secret.id.clone(),
             secret: WebhookSecret::from_bytes(bytes.expose()),
+            asymmetric: asymmetric(secret, opener)?,
             not_after: (secret.not_after != 0).then(|| Timestamp::from_millis(secret.not_after)),
         })
     });
@@ -377,6 +383,16 @@ fn decode_webhook(
         partitions: proto.partitions.max(1),
         suspended_reason: proto.suspended_reason.clone(),
     })
+}
+
+fn asymmetric(
+    proto: &v1::SigningSecret,
+    opener: &Opener<'_>,
+) -> Result<Option<AsymmetricKey>, OpenError> {
+    let Some(sealed) = &proto.ed25519_seed else { return Ok(None) };
+    let seed = opener.secret(&format!("ed25519/{}", proto.id), Some(sealed))?;
+    let seed: &[u8; 32] = seed.expose().try_into().map_err(|_length| OpenError::Damaged)?;
+    Ok(Some(AsymmetricKey::from_seed(seed)))
 }
 
 fn settings(proto: &v1::Settings) -> HookSettings {

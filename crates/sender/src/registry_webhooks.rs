@@ -120,13 +120,15 @@ fn owner(owner: &HookOwner) -> Owner {
 
 fn signing(snapshot: &Snapshot, registered: &Registered) -> Signing {
     let HookOwner::Merchant(merchant) = &registered.owner else {
-        let wants = registered.settings.signatures.iter().any(|scheme| scheme == "v1");
-        let secrets = registered.signing_secrets.iter().filter(|_| wants);
-        return Signing::Standard(
-            secrets
-                .map(|live| LiveSecret { secret: live.secret.clone(), not_after: live.not_after })
-                .collect(),
-        );
+        let wants = |name| registered.settings.signatures.iter().any(|scheme| scheme == name);
+        let (signs_v1, signs_v1a) = (wants("v1"), wants("v1a"));
+        let live = registered.signing_secrets.iter().map(|live| LiveSecret {
+            secret: live.secret.clone(),
+            signs_v1,
+            asymmetric: live.asymmetric.clone().filter(|_| signs_v1a),
+            not_after: live.not_after,
+        });
+        return Signing::Standard(live.collect());
     };
     Signing::Merchant(match &registered.signature {
         HookSignature::None => None,

@@ -46,10 +46,12 @@ pub(crate) fn build(
                 if live.not_after.is_some_and(|end| end <= now) {
                     continue;
                 }
-                if !signatures.is_empty() {
-                    signatures.push(' ');
+                if live.signs_v1 {
+                    live.secret.append_v1(&mut signatures, id, now.as_secs(), &body);
                 }
-                signatures.push_str(&live.secret.sign_v1(id, now.as_secs(), &body));
+                if let Some(key) = &live.asymmetric {
+                    key.append_v1a(&mut signatures, id, now.as_secs(), &body);
+                }
             }
             if !signatures.is_empty() {
                 insert(&mut headers, SIGNATURE, &signatures);

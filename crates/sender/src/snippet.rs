@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tidings_proto::v1;
 use tidings_signing::{KeyRing, SealKey};
-use tidings_types::NotificationId;
+use tidings_types::{NotificationId, snippet_aad};
 
 /// Longest text that is kept, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -17,7 +17,7 @@ pub(crate) fn may_be_kept(event_type: &str) -> bool {
     !event_type.parse::<u16>().is_ok_and(|code| (106..=111).contains(&code))
 }
 
-/// Seals a snippet. The associated data is `snippet` and the notification's id.
+/// Seals a snippet.
 pub(crate) fn seal(
     ring: &KeyRing,
     notification: NotificationId,
@@ -25,8 +25,7 @@ pub(crate) fn seal(
     nonce: [u8; 12],
 ) -> v1::Sealed {
     let text = redact(&String::from_utf8_lossy(answer));
-    let mut aad = b"snippet".to_vec();
-    aad.extend_from_slice(notification.as_bytes());
+    let aad = snippet_aad(notification);
     let sealed = ring.seal(&SealKey::Snippet, &aad, text.as_bytes(), nonce);
     v1::Sealed {
         key: sealed.key,

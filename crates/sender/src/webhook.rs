@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tidings_delivery::Standing;
 use tidings_egress::Target;
 use tidings_proto::v1;
-use tidings_signing::{Secret, WebhookSecret};
+use tidings_signing::{AsymmetricKey, Secret, WebhookSecret};
 use tidings_types::{Timestamp, WebhookId};
 
 /// Whose a webhook is.
@@ -34,10 +34,14 @@ impl Owner {
     }
 }
 
-/// A signing secret and until when it signs.
+/// A signing secret, what it signs with, and until when.
 #[derive(Clone, Debug)]
 pub struct LiveSecret {
     pub secret: WebhookSecret,
+    /// Whether requests carry its `v1`.
+    pub signs_v1: bool,
+    /// The key whose `v1a` requests carry.
+    pub asymmetric: Option<AsymmetricKey>,
     pub not_after: Option<Timestamp>,
 }
 

@@ -3,11 +3,13 @@
 //! Pure: randomness comes in as bytes. Secrets do not print and are wiped when
 //! they are dropped. Nothing here stores or sends anything.
 
+mod asymmetric;
 mod ids;
 mod keys;
 mod secret;
 mod webhook;
 
+pub use asymmetric::AsymmetricKey;
 pub use ids::{notification_id, sha256, slot};
 pub use keys::{BucketKey, KeyBook, KeyFileError, KeyRing, OpenError, SealKey, Sealed};
 pub use secret::{Secret, same};

@@ -111,8 +111,15 @@ impl App {
         let mut front = Stage::new();
         let mut view = Stage::new();
         let mut base = Stage::new();
-        let Parts { broker, registry_task, recorder, router, sender, egress, api, .. } = parts;
+        let Parts {
+            broker, registry_task, recorder, router, sender, egress, verifier, api, ..
+        } = parts;
         base.spawn("registry", registry_task.run(base.stop.clone()));
+        let stop = base.stop.clone();
+        base.spawn("issuers' keys", async move {
+            verifier.run(stop).await;
+            anyhow::Ok(())
+        });
         base.spawn("maintenance", maintain(broker, base.stop.clone()));
         let recorder_handle = recorder.handle();
         view.spawn("recorder", recorder.run(view.stop.clone()));

@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) local_issuer: bool,
     pub(crate) issuers: Vec<ExternalIssuer>,
     pub(crate) token_max_ttl: Duration,
+    /// Of tokens of external issuers.
+    pub(crate) external_token_max_ttl: Duration,
     pub(crate) webhooks_per_scope: usize,
     pub(crate) min_timeout: Duration,
     pub(crate) delivery: DeliverySettings,
@@ -40,6 +42,7 @@ pub(crate) struct Settings {
     pub(crate) session: Duration,
     pub(crate) checkpoint_interval: Duration,
     pub(crate) source_epoch: u64,
+    pub(crate) fraud_answer_window: Duration,
     pub(crate) event_partitions: BTreeMap<String, u32>,
     pub(crate) event_types: Option<PathBuf>,
     pub(crate) shutdown_grace: Duration,

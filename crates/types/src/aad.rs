@@ -1,7 +1,7 @@
 //! The associated data of sealed values that several services open: it says
 //! where a value stands, so that it cannot be moved to another place.
 
-use crate::{EventUid, Shape, TopicPartition};
+use crate::{EventUid, NotificationId, Shape, TopicPartition};
 
 /// Of a body in `tidings.routed` and in delivery records: `body`, the event's
 /// uid, the number of the shape as in the records.
@@ -23,6 +23,15 @@ pub fn otp_aad(uid: EventUid) -> [u8; 35] {
     let mut aad = [0; 35];
     aad[..3].copy_from_slice(b"otp");
     aad[3..].copy_from_slice(&uid.0);
+    aad
+}
+
+/// Of the start of an endpoint's answer in `tidings.outcomes`: `snippet` and the
+/// notification's id.
+pub fn snippet_aad(notification: NotificationId) -> [u8; 23] {
+    let mut aad = [0; 23];
+    aad[..7].copy_from_slice(b"snippet");
+    aad[7..].copy_from_slice(notification.as_bytes());
     aad
 }
 

@@ -14,7 +14,7 @@ mod tenant;
 mod time;
 mod topic;
 
-pub use aad::{body_aad, otp_aad, quarantine_aad};
+pub use aad::{body_aad, otp_aad, quarantine_aad, snippet_aad};
 pub use clock::{BoxFuture, Clock, Rng};
 pub use delivery::{
     AttemptCode, EndReason, FilterReason, NotificationState, QuarantineCode, Shape, WebhookStatus,

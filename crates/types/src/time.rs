@@ -75,6 +75,12 @@ impl Timestamp {
         let (year, month, day, hour, minute, second, _) = self.civil();
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
+
+    /// `yyyy-MM-ddTHH:mm:ss.SSSZ`, for times that lie closer together.
+    pub fn to_rfc3339_millis(self) -> String {
+        let (year, month, day, hour, minute, second, ms) = self.civil();
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+    }
 }
 
 impl Add<Duration> for Timestamp {

@@ -177,6 +177,21 @@ const RESEND: &[Code] = &[
     Code::InvalidIdempotencyKey,
     Code::UnableToRead,
 ];
+const ATTEMPTS: &[Code] = &[
+    Code::InvalidWebhookId,
+    Code::WebhookNotRegistered,
+    Code::InvalidNotificationId,
+    Code::NotificationNotfound,
+    Code::UnableToRead,
+];
+const ROTATE: &[Code] = &[
+    Code::InvalidWebhookId,
+    Code::WebhookNotRegistered,
+    Code::InvalidRequestBody,
+    Code::RateLimited,
+    Code::PreconditionFailed,
+];
+const HEARTBEAT: &[Code] = &[Code::InvalidWebhookId, Code::WebhookNotRegistered, Code::RateLimited];
 const BAD_EVENTS: &[Code] = &[
     Code::BadJson,
     Code::BadUtf8,
@@ -197,6 +212,8 @@ pub(crate) const ROUTES: &[Route] = &[
     open(Open::Ready, "/readyz", "Says whether requests can be answered").gives("Probe"),
     open(Open::Metrics, "/metrics", "Metrics in the Prometheus text format").gives("Metrics"),
     open(Open::Describe, "/openapi.json", "This description").gives("Anything"),
+    open(Open::Keys, "/.well-known/jwks.json", "The public keys of the signature v1a (RFC 7517)")
+        .gives("KeySet"),
     route(
         Operation::Platform(Platform::Ingest),
         POST,
@@ -271,6 +288,23 @@ pub(crate) const ROUTES: &[Route] = &[
     .takes("NotificationIds")
     .gives("Resent")
     .fails(RESEND),
+    admin(
+        Platform::HookAttempts,
+        GET,
+        "/admin/v1/hooks/{hookId}/notifications/{notificationId}/attempts",
+        "Lists the attempts of a hook's notification",
+    )
+    .gives("Attempts")
+    .fails(ATTEMPTS),
+    admin(
+        Platform::FraudResponses,
+        GET,
+        "/admin/v1/fraud-responses",
+        "Lists the answers to fraud alerts, for a card processor without Kafka",
+    )
+    .query(&["after", "limit"])
+    .gives("FraudResponses")
+    .fails(&[Code::InvalidCursor, Code::InvalidCount]),
     admin(Platform::Account, GET, "/admin/v1/account", "Accounts for every source record")
         .query(&["topic"])
         .gives("Account")
@@ -428,6 +462,50 @@ pub(crate) const ROUTES: &[Route] = &[
         .gives("Resent")
         .fails(RESEND),
     eds(
+        Eds::Attempts,
+        GET,
+        "/Webhooks/{webhookId}/notifications/{notificationId}/attempts",
+        READ,
+        "Lists the attempts of a notification",
+    )
+    .gives("Attempts")
+    .fails(ATTEMPTS),
+    eds(
+        Eds::RotateSecret,
+        POST,
+        "/Webhooks/{webhookId}/signingSecret/rotate",
+        WRITE,
+        "Makes a new signing secret; the older ones go on signing for graceHours",
+    )
+    .takes_as(BodyRule::OptionalJson, "Rotate")
+    .gives("WebhookRotated")
+    .fails(ROTATE),
+    eds(
+        Eds::Heartbeat,
+        GET,
+        "/Webhooks/{webhookId}/heartbeat",
+        WRITE,
+        "Sends one test request to the endpoint; once in ten seconds",
+    )
+    .gives("Heartbeat")
+    .fails(HEARTBEAT),
+    eds(Eds::Ping, GET, "/Webhooks/{webhookId}/ping", WRITE, "The same as heartbeat")
+        .gives("Heartbeat")
+        .fails(HEARTBEAT),
+    eds(Eds::AnswerFraudAlert, POST, "/fraudalertresponse", WRITE, "Answers a fraud alert (101)")
+        .takes("FraudAnswer")
+        .gives("FraudAnswered")
+        .fails(&[
+            Code::InvalidRequestBody,
+            Code::InvalidFraudAlertId,
+            Code::InvalidNotificationId,
+            Code::InvalidFraudResponse,
+            Code::FraudAlertNotfound,
+            Code::FraudAlertExpired,
+            Code::FraudResponseConflict,
+            Code::UnableToRead,
+        ]),
+    eds(
         Eds::CreateConfiguration,
         POST,
         "/Configs",
@@ -444,5 +522,28 @@ pub(crate) const ROUTES: &[Route] = &[
         Code::DuplicateConfiguration,
         Code::IdempotencyKeyReused,
         Code::InvalidIdempotencyKey,
+    ]),
+    eds(Eds::ListConfigurations, GET, "/Configs", READ, "Lists the configurations of 112")
+        .query(&["limit", "cursor"])
+        .gives("ConfigurationList")
+        .fails(&[Code::InvalidCount, Code::InvalidCursor]),
+    eds(Eds::GetConfiguration, GET, "/Configs/{configId}", READ, "Reads a configuration of 112")
+        .gives("Configuration")
+        .fails(&[Code::ConfigNotFound]),
+    eds(
+        Eds::UpdateConfiguration,
+        PUT,
+        "/Configs/{configId}",
+        WRITE,
+        "Replaces status and filter of a configuration of 112",
+    )
+    .takes("ConfigurationUpdate")
+    .gives("Configuration")
+    .fails(&[
+        Code::InvalidRequestBody,
+        Code::InvalidStatus,
+        Code::InvalidMessageTypeFilter,
+        Code::ConfigNotFound,
+        Code::PreconditionFailed,
     ]),
 ];

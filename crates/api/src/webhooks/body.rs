@@ -63,6 +63,8 @@ pub(crate) struct ConfigInput {
 /// Settings of delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SettingsInput {
+    /// `v1`, `v1a` or both, in this order.
+    pub(crate) signatures: Vec<String>,
     pub(crate) ladder: Option<String>,
     pub(crate) max_in_flight: Option<u32>,
     pub(crate) timeout_ms: Option<u32>,
@@ -166,14 +168,6 @@ fn refuse_what_is_to_come(object: Object<'_>, faults: &mut Vec<Fault>) {
             refuse(object.path(name), "is not available in this release");
         }
     }
-    if let Some(value) = object.get("signatures") {
-        let listed: Vec<_> = value.children().map(|child| child.string()).collect();
-        let only_v1 = value.kind() == Kind::Array
-            && matches!(listed.as_slice(), [Some(name)] if name == "v1");
-        if !only_v1 {
-            refuse(value.path(), "must be [\"v1\"]: this release has no other signature");
-        }
-    }
 }
 
 fn read_settings(object: Object<'_>, config: &Config, faults: &mut Vec<Fault>) -> SettingsInput {
@@ -185,10 +179,26 @@ fn read_settings(object: Object<'_>, config: &Config, faults: &mut Vec<Fault>) -
     }
     SettingsInput {
         ladder,
+        signatures: read_signatures(object, faults),
         max_in_flight: object.number("maxInFlight", 1, 256, faults),
         timeout_ms: object.number("timeoutMs", config.min_timeout_ms, 45_000, faults),
         strict_legacy_envelope: object.flag("strictLegacyEnvelope", faults).unwrap_or(false),
     }
+}
+
+/// `v1`, `v1a` or both; `v1` if the webhook does not say.
+fn read_signatures(object: Object<'_>, faults: &mut Vec<Fault>) -> Vec<String> {
+    let Some(value) = object.get("signatures") else { return vec!["v1".to_owned()] };
+    let listed: Vec<_> = value.children().filter_map(|child| child.string()).collect();
+    let mut names: Vec<String> = listed.iter().map(|name| name.as_ref().to_owned()).collect();
+    let known = names.iter().all(|name| name == "v1" || name == "v1a");
+    let all_texts = value.kind() == Kind::Array && value.children().count() == names.len();
+    names.sort_unstable();
+    names.dedup();
+    if !known || !all_texts || names.is_empty() || names.len() != listed.len() {
+        faults.push(wrong(value.path(), "must list v1, v1a or both, each once"));
+    }
+    names
 }
 
 /// A product id: an integer or a string of digits (`spec.md` §6.5).

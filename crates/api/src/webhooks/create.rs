@@ -13,6 +13,7 @@ use super::{
     change::{claims, has_room},
     check_product, merge_headers,
     registering::{Proposal, Registered, register, remember, replayed},
+    rotate::ensure_asymmetric,
     shape,
 };
 use crate::{
@@ -70,7 +71,7 @@ fn build(call: &Call<'_>, input: &WebhookInput, snapshot: &Snapshot) -> Result<W
     let events: Vec<&str> = input.events.iter().flatten().map(String::as_str).collect();
     let mut settings = HookSettings::default();
     apply_settings(&mut settings, &input.config.settings);
-    Ok(Webhook {
+    let mut webhook = Webhook {
         id,
         slot: tidings_signing::slot(id),
         version: 1,
@@ -84,6 +85,7 @@ fn build(call: &Call<'_>, input: &WebhookInput, snapshot: &Snapshot) -> Result<W
         signing_secrets: vec![SigningSecret {
             id: "1".to_owned(),
             secret: WebhookSecret::from_bytes(&state.random::<32>()),
+            asymmetric: None,
             not_after: None,
         }],
         settings,
@@ -94,5 +96,7 @@ fn build(call: &Call<'_>, input: &WebhookInput, snapshot: &Snapshot) -> Result<W
         signature: HookSignature::None,
         wire_names: false,
         suspended_reason: String::new(),
-    })
+    };
+    ensure_asymmetric(state, &mut webhook);
+    Ok(webhook)
 }

@@ -75,12 +75,16 @@ pub(crate) fn shape(webhook: &Webhook, snapshot: &Snapshot, config: &Config) -> 
 
 /// A webhook as the answer to its creation shows it, with the secret.
 pub(crate) fn created(webhook: &Webhook, snapshot: &Snapshot, config: &Config) -> WebhookShape {
-    let secret = webhook.signing_secrets.first().map(|secret| secret.secret.to_text());
     WebhookShape {
         lower_case_id: Some(webhook.id.to_string()),
-        signing_secret: secret,
-        ..shape(webhook, snapshot, config)
+        ..rotated(webhook, snapshot, config)
     }
+}
+
+/// A webhook as the answer to a rotation shows it, with the newest secret.
+pub(crate) fn rotated(webhook: &Webhook, snapshot: &Snapshot, config: &Config) -> WebhookShape {
+    let secret = webhook.signing_secrets.last().map(|secret| secret.secret.to_text());
+    WebhookShape { signing_secret: secret, ..shape(webhook, snapshot, config) }
 }
 
 /// A product id as a number where it is one, else as it was registered.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tidings_types::names;
 
-use crate::world::{ISSUER, MANAGER, World};
+use crate::world::{FOREIGN, FOREIGN_ISSUER, ISSUER, MANAGER, SIBLING, World};
 
 const CONFIGS: &str = "/eds/api/v1/Configs";
 
@@ -138,4 +138,103 @@ async fn the_account_names_every_sum() {
     let response = world.send("GET", "/admin/v1/account", "admin", None).await.is(200).response();
     assert!(response["agree"].is_boolean());
     assert!(response["partitions"].is_array());
+}
+
+#[tokio::test(start_paused = true)]
+async fn configurations_are_listed_read_and_updated() {
+    let world = World::start().await;
+    let make = async |who: &str, body: Value| {
+        let response = world.send("POST", CONFIGS, who, Some(&body)).await.is(201).response();
+        response["content"][0]["configId"].as_str().unwrap().to_owned()
+    };
+    let all = make(ISSUER, json!({"status": "active", "messageTypeFilter": [0]})).await;
+    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    let of_pm =
+        make(ISSUER, json!({"pmId": 20, "status": "active", "messageTypeFilter": [1]})).await;
+    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    let own = make(
+        MANAGER,
+        json!({"productId": 345_678, "status": "active", "messageTypeFilter": [1, 2]}),
+    )
+    .await;
+
+    // The issuer lists its own and its managers', narrowed by X-PM-Code to that
+    // manager's; a manager never sees the issuer's (design §10).
+    let list = async |who: &str, headers: &[(&str, &str)], query: &str| {
+        let path = format!("{CONFIGS}{query}");
+        world.send_with("GET", &path, who, headers, None).await.is(200).response()
+    };
+    let ids = |response: &Value| -> Vec<String> {
+        let content = response["content"].as_array().unwrap();
+        content.iter().map(|item| item["configId"].as_str().unwrap().to_owned()).collect()
+    };
+    let whole = list(ISSUER, &[], "").await;
+    assert_eq!(ids(&whole), [all.clone(), of_pm.clone(), own.clone()]);
+    assert_eq!(whole["totalCount"], 3);
+    assert_eq!(ids(&list(ISSUER, &[("x-pm-code", "TRD")], "").await), [own.clone()]);
+    assert_eq!(ids(&list(MANAGER, &[], "").await), [own.clone()]);
+    assert_eq!(list(SIBLING, &[], "").await, json!({"content": [], "totalCount": 0}));
+    let page = list(ISSUER, &[], "?limit=2").await;
+    assert_eq!((ids(&page), &page["totalCount"]), (vec![all.clone(), of_pm.clone()], &json!(3)));
+    let query = format!("?limit=2&cursor={}", page["nextCursor"].as_str().unwrap());
+    let rest = list(ISSUER, &[], &query).await;
+    assert_eq!(ids(&rest), [own.clone()]);
+    assert!(rest.get("nextCursor").is_none());
+
+    let path = format!("{CONFIGS}/{of_pm}");
+    let read = world.send("GET", &path, ISSUER, None).await.is(200);
+    assert_eq!(read.header("etag"), "\"1\"");
+    let expected = json!({
+        "configId": of_pm, "pmId": 20, "status": "active", "messageTypeFilter": [1],
+        "createdDate": "2024-03-17T12:00:01Z", "lastUpdatedDate": "2024-03-17T12:00:01Z",
+    });
+    assert_eq!(read.response(), expected);
+    let change = json!({"status": "Inactive", "messageTypeFilter": [0, 6]});
+    let stale = [("if-match", "\"7\"")];
+    let reply = world.send_with("PUT", &path, ISSUER, &stale, Some(&change)).await;
+    reply.refuses(412, "PRECONDITION_FAILED", "If-Match");
+    let changed = world.send("PUT", &path, ISSUER, Some(&change)).await.is(200);
+    assert_eq!(changed.header("etag"), "\"2\"");
+    let changed = changed.response();
+    assert_eq!(changed["status"], "inactive");
+    assert_eq!(changed["messageTypeFilter"], json!([0, 6]));
+    assert_eq!(changed["pmId"], 20);
+    assert_eq!(changed["createdDate"], "2024-03-17T12:00:01Z");
+    assert_eq!(changed["lastUpdatedDate"], "2024-03-17T12:00:02Z");
+    assert_eq!(world.send("GET", &path, ISSUER, None).await.response(), changed);
+    // Its scope is still taken.
+    let again = json!({"pmId": 20, "status": "active", "messageTypeFilter": [1]});
+    let reply = world.send("POST", CONFIGS, ISSUER, Some(&again)).await;
+    reply.refuses(409, "DUPLICATE_CONFIGURATION", "");
+
+    for (who, id) in [(MANAGER, &all), (SIBLING, &own), (FOREIGN_ISSUER, &own), (FOREIGN, &all)] {
+        let path = format!("{CONFIGS}/{id}");
+        world.send("GET", &path, who, None).await.refuses(404, "CONFIG_NOT_FOUND", "configId");
+        let reply = world.send("PUT", &path, who, Some(&change)).await;
+        reply.refuses(404, "CONFIG_NOT_FOUND", "configId");
+    }
+    let field = "messageTypeFilter";
+    for (body, code, field) in [
+        (json!({"status": "active"}), "INVALID_REQUEST_BODY", field),
+        (json!({"messageTypeFilter": [1]}), "INVALID_REQUEST_BODY", "status"),
+        (json!({"status": "on", "messageTypeFilter": [1]}), "INVALID_STATUS", "status"),
+        (
+            json!({"status": "active", "messageTypeFilter": []}),
+            "INVALID_MESSAGE_TYPE_FILTER",
+            field,
+        ),
+        (
+            json!({"status": "active", "messageTypeFilter": [7]}),
+            "INVALID_MESSAGE_TYPE_FILTER",
+            "messageTypeFilter[0]",
+        ),
+        (
+            json!({"status": "active", "messageTypeFilter": [1], "pmId": 20}),
+            "INVALID_REQUEST_BODY",
+            "pmId",
+        ),
+    ] {
+        world.send("PUT", &path, ISSUER, Some(&body)).await.refuses(400, code, field);
+    }
+    assert_eq!(world.send("GET", &path, ISSUER, None).await.response(), changed);
 }

@@ -123,7 +123,7 @@ async fn the_table_of_bad_registrations() {
             "config.rateLimitPerSecond",
         ),
         (
-            with_config("signatures", json!(["v1", "v1a"])),
+            with_config("signatures", json!(["v1", "v2"])),
             400,
             "INVALID_REQUEST_BODY",
             "config.signatures",

@@ -15,6 +15,7 @@ use tidings_broker::{
     AppendBatch, Broker, LocalBroker, LocalConfig, NewRecord, Retention, TopicSpec,
 };
 use tidings_catalogue::{Catalogue, Identity, decode, render, write_uid};
+use tidings_egress::{Egress, NetConnector};
 use tidings_eventlog::{
     Backing, Batch, EventLog, Limits, MemoryDisk, Record, Source, Status, Writer,
 };
@@ -23,8 +24,8 @@ use tidings_registry::{KeysTopic, Registry, to_proto};
 use tidings_signing::{KeyBook, KeyRing, SealKey, notification_id, sha256};
 use tidings_testkit::{SeededRng, TokioClock};
 use tidings_types::{
-    Clock, EventUid, NotificationId, OUTCOME_PARTITIONS, ROUTED_PARTITIONS, Rng, Shape, Timestamp,
-    TopicName, TopicPartition, WebhookId, body_aad, names, quarantine_aad,
+    Clock, EventUid, NotificationId, OUTCOME_PARTITIONS, ROUTED_PARTITIONS, Rng, RunId, Shape,
+    Timestamp, TopicName, TopicPartition, WebhookId, body_aad, names, quarantine_aad,
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -49,10 +50,21 @@ pub(crate) struct World {
     pub(crate) writer: Writer,
     pub(crate) catalogue: Catalogue,
     pub(crate) started: watch::Sender<bool>,
+    parts: Parts,
     issuer: LocalIssuer,
     positions: BTreeMap<TopicPartition, u64>,
     _tasks: JoinSet<()>,
     _dir: TempDir,
+}
+
+/// What an API is made of beside what the world uses itself.
+#[derive(Clone)]
+struct Parts {
+    config: Config,
+    event_log: EventLog,
+    egress: Arc<Egress>,
+    verifier: Verifier,
+    started: watch::Receiver<bool>,
 }
 
 /// An answer.
@@ -108,6 +120,8 @@ pub(crate) fn config(dev: bool) -> Config {
             ports: vec![443, 8443],
             ..tidings_egress::Policy::default()
         },
+        user_agent: "Tidings/test".to_owned(),
+        fraud_answer_window: Duration::from_secs(72 * 3600),
         metrics_public: false,
         max_lag: Duration::from_secs(30),
         write_wait: Duration::from_secs(2),
@@ -150,30 +164,33 @@ impl World {
             tidings_eventlog::Metrics::register(&mut metrics),
         );
         writer.open().await.unwrap();
+        let egress_config = tidings_egress::Config {
+            policy: config.url_policy.clone(),
+            ..tidings_egress::Config::default()
+        };
+        let egress_metrics = tidings_egress::Metrics::register(&mut metrics);
+        let connector = NetConnector::new(&egress_config, egress_metrics.clone());
+        let egress =
+            Egress::new(&egress_config, Arc::new(connector), clock.clone(), egress_metrics);
         let dir = TempDir::new().unwrap();
         let issuer = LocalIssuer::open_or_create(dir.path(), &*rng).unwrap();
         let verifier = Verifier::new(VerifierConfig {
             local: Some(issuer.public_key()),
-            external: Vec::new(),
+            external: None,
             max_lifetime: VerifierConfig::MAX_LIFETIME,
         })
         .unwrap();
         let (started, started_receiver) = watch::channel(true);
-        let deps = Deps {
-            broker: broker.clone(),
-            registry: registry.clone(),
-            keys: keys.clone(),
-            catalogue: catalogue.clone(),
+        let parts = Parts {
+            config,
             event_log,
+            egress: Arc::new(egress),
             verifier,
-            clock: clock.clone(),
-            rng: rng.clone(),
-            metrics: Metrics::register(&mut metrics),
-            metrics_text: Arc::new(|| "# EOF\n".to_owned()),
             started: started_receiver,
         };
         let mut world = Self {
-            router: router(State::new(config, deps)),
+            router: Router::new(),
+            parts,
             broker,
             registry,
             keys,
@@ -187,9 +204,30 @@ impl World {
             _tasks: tasks,
             _dir: dir,
         };
+        world.restart();
         world.fold().await;
         world.tenants().await;
         world
+    }
+
+    /// Another API on the same log, which has read nothing yet.
+    pub(crate) fn restart(&mut self) {
+        let parts = self.parts.clone();
+        let deps = Deps {
+            broker: self.broker.clone(),
+            registry: self.registry.clone(),
+            keys: self.keys.clone(),
+            catalogue: self.catalogue.clone(),
+            event_log: parts.event_log,
+            egress: parts.egress,
+            verifier: parts.verifier,
+            clock: self.clock.clone(),
+            rng: self.rng.clone(),
+            metrics: Metrics::register(&mut MetricsRegistry::default()),
+            metrics_text: Arc::new(|| "# EOF\n".to_owned()),
+            started: parts.started,
+        };
+        self.router = router(State::new(parts.config, deps));
     }
 
     async fn tenants(&self) {
@@ -304,6 +342,7 @@ impl World {
     /// Writes the decision that a router would write: `event` goes to `webhook`.
     pub(crate) async fn route(&mut self, webhook: &str, event: &Value) -> NotificationId {
         let webhook: WebhookId = webhook.parse().unwrap();
+        let alert = event["payload"]["fraudAlertId"].as_str().unwrap_or_default().to_owned();
         let bytes = event.to_string().into_bytes();
         let event = decode(&self.catalogue, None, &bytes).unwrap();
         let mut random = [0; 8];
@@ -357,7 +396,7 @@ impl World {
                 suspended: false,
             }],
             redacted,
-            fraud_alert_id: String::new(),
+            fraud_alert_id: alert,
         };
         self.decide(&event.kind().topic(), v1::decision::What::Routed(routed)).await;
         notification
@@ -396,15 +435,8 @@ impl World {
         id: NotificationId,
         kind: v1::OutcomeKind,
     ) {
-        let webhook: WebhookId = webhook.parse().unwrap();
-        let slot = tidings_signing::slot(webhook);
         let failed = kind == v1::OutcomeKind::Undelivered || kind == v1::OutcomeKind::AttemptFailed;
         let outcome = v1::Outcome {
-            webhook: Bytes::copy_from_slice(webhook.as_bytes()),
-            notification: Bytes::copy_from_slice(id.as_bytes()),
-            run: Bytes::from_static(&[0; 16]),
-            partition: Some(0),
-            offset: Some(0),
             kind: kind.into(),
             reason: if kind == v1::OutcomeKind::Undelivered { "exhausted" } else { "" }.to_owned(),
             time: self.clock.now().as_millis(),
@@ -412,6 +444,27 @@ impl World {
             code: if failed { "HTTP_503" } else { "DELIVERED" }.to_owned(),
             http_status: if failed { 503 } else { 200 },
             ..v1::Outcome::default()
+        };
+        self.say(webhook, id, RunId::FIRST, outcome).await;
+    }
+
+    /// Writes a fact about a notification and a run.
+    pub(crate) async fn say(
+        &mut self,
+        webhook: &str,
+        id: NotificationId,
+        run: RunId,
+        fact: v1::Outcome,
+    ) {
+        let webhook: WebhookId = webhook.parse().unwrap();
+        let slot = tidings_signing::slot(webhook);
+        let outcome = v1::Outcome {
+            webhook: Bytes::copy_from_slice(webhook.as_bytes()),
+            notification: Bytes::copy_from_slice(id.as_bytes()),
+            run: Bytes::copy_from_slice(run.as_bytes()),
+            partition: Some(0),
+            offset: Some(0),
+            ..fact
         };
         let batch = v1::OutcomeBatch {
             slot: slot.0,
@@ -513,6 +566,7 @@ async fn create_topics(broker: &Broker, catalogue: &Catalogue) {
         (TopicName::new(names::OUTCOMES), OUTCOME_PARTITIONS),
         (TopicName::new(names::KEYS), 1),
         (TopicName::new(names::QUARANTINE), 1),
+        (TopicName::new(names::FRAUD_RESPONSES), 3),
     ];
     for kind in catalogue.types() {
         if !specs.iter().any(|(name, _)| *name == kind.topic()) {

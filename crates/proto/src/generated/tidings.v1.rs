@@ -724,6 +724,10 @@ pub struct SigningSecret {
     pub value: ::core::option::Option<Sealed>,
     #[prost(int64, tag = "3")]
     pub not_after: i64,
+    /// The seed of the Ed25519 key of the same number; absent while the webhook
+    /// signs with v1 alone.
+    #[prost(message, optional, tag = "4")]
+    pub ed25519_seed: ::core::option::Option<Sealed>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Settings {

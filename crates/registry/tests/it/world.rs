@@ -7,7 +7,7 @@ use tidings_registry::{
     Basic, Change, CustomHeader, EntityKey, HookSettings, HookSignature, Registry, RegistryError,
     SigningSecret, State, Webhook,
 };
-use tidings_signing::{KeyRing, Secret, WebhookSecret, slot};
+use tidings_signing::{AsymmetricKey, KeyRing, Secret, WebhookSecret, slot};
 use tidings_testkit::{SeededRng, TokioClock};
 use tidings_types::{
     Clock, HookOwner, MerchantKey, PmId, Scope, Timestamp, TopicPartition, WebhookId,
@@ -125,6 +125,7 @@ pub(crate) fn webhook(number: u8) -> Webhook {
     let secret = |name: &str, byte| SigningSecret {
         id: name.to_owned(),
         secret: WebhookSecret::from_bytes(&[byte; 32]),
+        asymmetric: (byte == b'b').then(|| AsymmetricKey::from_seed(&[byte; 32])),
         not_after: (byte == b'a').then_some(NOW),
     };
     Webhook {

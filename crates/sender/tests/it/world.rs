@@ -270,6 +270,8 @@ impl World {
             partitions: 1,
             signing: Signing::Standard(vec![LiveSecret {
                 secret: WebhookSecret::from_bytes(&[1; 32]),
+                signs_v1: true,
+                asymmetric: None,
                 not_after: None,
             }]),
         };

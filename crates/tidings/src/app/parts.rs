@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as Metrics;
-use tidings_auth::{Verifier, VerifierConfig};
+use tidings_auth::{External, Verifier, VerifierConfig};
 use tidings_broker::{Broker, LocalBroker, LocalConfig};
 use tidings_catalogue::Catalogue;
 use tidings_delivery::{Ladder, Ladders, Limits, SuspendRules};
-use tidings_egress::{Egress, NetConnector, Policy};
+use tidings_egress::{Egress, Fetcher, NetConnector, Policy};
 use tidings_eventlog::Backing;
 use tidings_registry::{KeysTopic, Registry, RegistryTask};
 use tidings_sender::{Attempts, Claims, RegistryWebhooks, RegistryWebhooksConfig};
@@ -35,6 +35,7 @@ pub(super) struct Parts {
     pub(super) router: tidings_router::Service,
     pub(super) sender: tidings_sender::Service,
     pub(super) egress: Arc<Egress>,
+    pub(super) verifier: Verifier,
     pub(super) api: tidings_api::Router,
 }
 
@@ -66,7 +67,8 @@ impl Parts {
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::new());
         let catalogue = catalogue(&settings).map_err(Failure::Usage)?;
         let (failpoints, sabotage) = faults(&settings).map_err(Failure::Usage)?;
-        let verifier = verifier(&settings)?;
+        let egress_metrics = tidings_egress::Metrics::register(&mut metrics);
+        let verifier = verifier(&settings, &clock, egress_metrics.clone())?;
         fs::create_dir_all(&settings.data).with_context(|| {
             format!("cannot make the data directory {}", settings.data.display())
         })?;
@@ -105,9 +107,9 @@ impl Parts {
         };
         let recorder = shared.recorder(&mut metrics);
         let router = shared.router(&mut metrics);
-        let (sender, egress) = shared.sender(&mut metrics)?;
-        let api = shared.api(metrics, verifier, is_started, &recorder);
-        Ok(Self { broker: local, registry_task, recorder, router, sender, egress, api })
+        let (sender, egress) = shared.sender(&mut metrics, egress_metrics)?;
+        let api = shared.api(metrics, verifier.clone(), is_started, &recorder, Arc::clone(&egress));
+        Ok(Self { broker: local, registry_task, recorder, router, sender, egress, verifier, api })
     }
 }
 
@@ -165,6 +167,7 @@ impl Shared {
     fn sender(
         &self,
         metrics: &mut Metrics,
+        egress_metrics: tidings_egress::Metrics,
     ) -> Result<(tidings_sender::Service, Arc<Egress>), Failure> {
         let settings = &self.settings;
         let delivery = &settings.delivery;
@@ -189,7 +192,6 @@ impl Shared {
         };
         let egress_config =
             tidings_egress::Config { policy: self.policy.clone(), ..Default::default() };
-        let egress_metrics = tidings_egress::Metrics::register(metrics);
         let net = Arc::new(NetConnector::new(&egress_config, egress_metrics.clone()));
         let connector: Arc<dyn tidings_egress::Connector> = match &self.failpoints {
             Some(points) => Arc::new(failpoints::BreakingConnector::new(net, Arc::clone(points))),
@@ -238,6 +240,7 @@ impl Shared {
         verifier: Verifier,
         started: watch::Receiver<bool>,
         recorder: &tidings_recorder::Service,
+        egress: Arc<Egress>,
     ) -> tidings_api::Router {
         let settings = &self.settings;
         let config = tidings_api::Config {
@@ -253,6 +256,8 @@ impl Shared {
                 .chain(settings.delivery.ladders.keys().cloned())
                 .collect(),
             url_policy: self.policy.clone(),
+            user_agent: USER_AGENT.to_owned(),
+            fraud_answer_window: settings.fraud_answer_window,
             metrics_public: settings.metrics_public,
             max_lag: settings.eventlog_max_lag,
             write_wait: Duration::from_secs(5),
@@ -272,6 +277,7 @@ impl Shared {
             keys: self.keys.clone(),
             catalogue: self.catalogue.clone(),
             event_log: recorder.handle().event_log().clone(),
+            egress,
             verifier,
             clock: Arc::clone(&self.clock),
             rng: Arc::clone(&self.rng),
@@ -346,7 +352,11 @@ fn faults(settings: &Settings) -> anyhow::Result<(Option<Arc<Failpoints>>, Sabot
     Ok((points, sabotage))
 }
 
-fn verifier(settings: &Settings) -> Result<Verifier, Failure> {
+fn verifier(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    egress_metrics: tidings_egress::Metrics,
+) -> Result<Verifier, Failure> {
     let local = if settings.local_issuer {
         Some(keys::local_issuer(&settings.data)?.public_key())
     } else {
@@ -357,11 +367,14 @@ fn verifier(settings: &Settings) -> Result<Verifier, Failure> {
         audience: issuer.audience.clone(),
         jwks_url: issuer.jwks_url.clone(),
     });
-    let config = VerifierConfig {
-        local,
-        external: external.collect(),
-        max_lifetime: settings.token_max_ttl,
+    let external = External {
+        issuers: external.collect(),
+        max_lifetime: settings.external_token_max_ttl,
+        fetcher: Arc::new(Fetcher::new(Vec::new(), egress_metrics)),
+        clock: Arc::clone(clock),
     };
+    let config =
+        VerifierConfig { local, external: Some(external), max_lifetime: settings.token_max_ttl };
     Verifier::new(config).map_err(|error| Failure::Usage(error.into()))
 }
 

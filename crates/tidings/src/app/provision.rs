@@ -12,11 +12,15 @@ use tidings_types::{OUTCOME_PARTITIONS, SLOTS, TopicName, names};
 /// Outcomes outlive the decisions that they are about by so long (design §2).
 const LONGER: Duration = Duration::from_secs(10 * 86_400);
 
+/// Partitions of `tidings.fraud-responses` (design §2).
+const FRAUD_PARTITIONS: u32 = 3;
+
 /// Makes what is missing, and checks the partitions of what is there.
 pub(super) async fn topics(broker: &Broker, history: Duration) -> anyhow::Result<()> {
     let specs = [
         (names::OUTCOMES, OUTCOME_PARTITIONS, Retention::For(history + LONGER)),
         (names::SLOTS, SLOTS, Retention::Forever),
+        (names::FRAUD_RESPONSES, FRAUD_PARTITIONS, Retention::For(history)),
     ];
     for (name, partitions, retention) in specs {
         let name = TopicName::new(name);

@@ -42,7 +42,8 @@ pub(crate) struct Auth {
     pub(crate) local_issuer: Option<bool>,
     /// Authorization servers whose tokens are accepted.
     pub(crate) issuers: Option<Vec<ExternalIssuer>>,
-    /// The longest life of a token that is accepted.
+    /// The longest life of a token that is accepted: a day, of other issuers' tokens
+    /// an hour, if not set.
     pub(crate) max_ttl: Option<String>,
 }
 

@@ -221,6 +221,7 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
         local_issuer: file.auth.local_issuer.unwrap_or(dev),
         issuers: file.auth.issuers.clone().unwrap_or_default(),
         token_max_ttl: duration("auth.max_ttl", file.auth.max_ttl.as_deref(), DAY)?,
+        external_token_max_ttl: duration("auth.max_ttl", file.auth.max_ttl.as_deref(), HOUR)?,
         webhooks_per_scope: positive(
             "webhooks.per_scope",
             file.webhooks.per_scope,
@@ -251,10 +252,12 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
         source_epoch: file.ingest.source_epoch.unwrap_or(0),
         event_partitions: file.events.partitions.clone().unwrap_or_default(),
         event_types: file.events.types.as_ref().map(PathBuf::from),
-        shutdown_grace: {
-            duration("fraud.answer_window", file.fraud.answer_window.as_deref(), 72 * HOUR)?;
-            duration("shutdown.grace", file.shutdown.grace.as_deref(), 10 * SECOND)?
-        },
+        fraud_answer_window: duration(
+            "fraud.answer_window",
+            file.fraud.answer_window.as_deref(),
+            72 * HOUR,
+        )?,
+        shutdown_grace: duration("shutdown.grace", file.shutdown.grace.as_deref(), 10 * SECOND)?,
         log_level: log_level(file)?,
     })
 }
