@@ -231,6 +231,7 @@ fn webhook(hook: &HookPlan) -> Webhook {
         signing_secrets: vec![SigningSecret {
             id: "1".to_owned(),
             secret: secret(hook.id),
+            asymmetric: None,
             not_after: None,
         }],
         settings: HookSettings {
