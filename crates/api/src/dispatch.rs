@@ -1,7 +1,7 @@
 //! From a request to its answer: match the route, verify the token, read the body
 //! within its bounds, call the handler, put the envelope around what it says.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::State as Extract};
 use bytes::{Bytes, BytesMut};
@@ -63,17 +63,25 @@ pub(crate) struct Call<'a> {
     pub(crate) sight: Sight,
 }
 
+/// The most that is read and thrown away of a refused request's body, and for how
+/// long, so that a client that is still sending reads its answer and not a reset.
+const MAX_DRAIN: usize = 64 * 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
 async fn handle(Extract(state): Extract<State>, request: HttpRequest<Body>) -> Response<Body> {
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let began = state.deps.clock.monotonic();
     let trace = Trace::of(&parts.headers, &*state.deps.rng);
     let (operation, result) = match find(&state, &parts) {
         Ok((route, params)) => {
-            let result = Box::pin(answer(&state, route, params, parts, body, &trace)).await;
+            let result = Box::pin(answer(&state, route, params, parts, &mut body, &trace)).await;
             (Some(route.operation), result)
         }
         Err(error) => (None, Err(error)),
     };
+    if result.is_err() {
+        drain(&mut body).await;
+    }
     let answer = result.unwrap_or_else(|error| {
         log(operation, &error, &trace);
         answer::refuse(&error, &trace)
@@ -81,6 +89,22 @@ async fn handle(Extract(state): Extract<State>, request: HttpRequest<Body>) -> R
     let seconds = state.deps.clock.monotonic().since(began).as_secs_f64();
     state.deps.metrics.answered(operation, answer.status().as_u16(), seconds);
     answer.into_response()
+}
+
+/// Reads and drops what is left of a body, within bounds.
+async fn drain(body: &mut Body) {
+    let rest = async {
+        let mut dropped = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            dropped += frame.data_ref().map_or(0, Bytes::len);
+            if dropped > MAX_DRAIN {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(DRAIN_TIME, rest).await.is_err() {
+        tracing::debug!("a refused request's body did not end");
+    }
 }
 
 /// A client's mistake is its own; what the platform could not do is logged.
@@ -113,7 +137,7 @@ async fn answer(
     route: &'static Route,
     params: Vec<(&'static str, String)>,
     parts: Parts,
-    body: Body,
+    body: &mut Body,
     trace: &Trace,
 ) -> Result<Answer, ApiError> {
     if parts.headers.contains_key(header::TRANSFER_ENCODING)
@@ -176,7 +200,11 @@ async fn authenticate(
 }
 
 /// Reads a body up to the route's limit and checks its content type.
-async fn read_body(mut body: Body, rule: BodyRule, headers: &HeaderMap) -> Result<Bytes, ApiError> {
+async fn read_body(
+    body: &mut Body,
+    rule: BodyRule,
+    headers: &HeaderMap,
+) -> Result<Bytes, ApiError> {
     if rule == BodyRule::None {
         return Ok(Bytes::new());
     }

@@ -249,36 +249,21 @@ impl Scanner<'_> {
         match self.bytes.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
             Some(b'u') => {
-                let unit = self.unit(self.at)?;
+                // Half of a surrogate pair is legal JSON, and leaves as it came.
+                self.check_unit(self.at)?;
                 self.at += 6;
-                match unit {
-                    0xD800..=0xDBFF => {
-                        let low = if self.bytes.get(self.at..self.at + 2) == Some(b"\\u".as_slice())
-                        {
-                            self.unit(self.at)?
-                        } else {
-                            0
-                        };
-                        if !(0xDC00..=0xDFFF).contains(&low) {
-                            return Err(self.bad("half of a surrogate pair"));
-                        }
-                        self.at += 6;
-                    }
-                    0xDC00..=0xDFFF => return Err(self.bad("half of a surrogate pair")),
-                    _ => {}
-                }
             }
             Some(_) | None => return Err(self.bad("an unknown escape")),
         }
         Ok(())
     }
 
-    /// The code unit of the `\uXXXX` at `at`.
-    fn unit(&self, at: usize) -> Result<u32, Error> {
-        self.text
-            .get(at + 2..at + 6)
-            .and_then(text::hex4)
-            .ok_or_else(|| self.bad("a \\u escape needs four hexadecimal digits"))
+    /// That the `\uXXXX` at `at` names a code unit.
+    fn check_unit(&self, at: usize) -> Result<(), Error> {
+        match self.text.get(at + 2..at + 6).and_then(text::hex4) {
+            Some(_) => Ok(()),
+            None => Err(self.bad("a \\u escape needs four hexadecimal digits")),
+        }
     }
 
     fn digits(&mut self) -> bool {

@@ -11,6 +11,9 @@ pub(super) fn hex4(digits: &str) -> Option<u32> {
 }
 
 /// Resolves the escapes of a string's content that the scanner has accepted.
+///
+/// Half of a surrogate pair has no character: it stays the text of its escape, in
+/// lower case, so that two different halves stay different.
 pub(super) fn unescape(raw: &str) -> Cow<'_, str> {
     if !raw.contains('\\') {
         return raw.into();
@@ -28,7 +31,10 @@ pub(super) fn unescape(raw: &str) -> Cow<'_, str> {
             Some('t') => resolved.push('\t'),
             Some('u') => {
                 let (decoded, after) = code_point(chars.as_str());
-                resolved.push(decoded);
+                match decoded {
+                    Ok(character) => resolved.push(character),
+                    Err(unit) => resolved.extend(format!("\\u{unit:04x}").chars()),
+                }
                 rest = after;
                 continue;
             }
@@ -41,8 +47,9 @@ pub(super) fn unescape(raw: &str) -> Cow<'_, str> {
     resolved.into()
 }
 
-/// The character of a `\u` escape (its `\u` is behind), and what follows it.
-fn code_point(text: &str) -> (char, &str) {
+/// The character of a `\u` escape (its `\u` is behind), or the half of a surrogate
+/// pair that it is, and what follows it.
+fn code_point(text: &str) -> (Result<char, u32>, &str) {
     let unit = text.get(..4).and_then(hex4).unwrap_or(0xFFFD);
     let after = text.get(4..).unwrap_or_default();
     if (0xD800..=0xDBFF).contains(&unit)
@@ -50,7 +57,7 @@ fn code_point(text: &str) -> (char, &str) {
         && (0xDC00..=0xDFFF).contains(&low)
     {
         let point = 0x1_0000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
-        return (char::from_u32(point).unwrap_or('\u{FFFD}'), after.get(6..).unwrap_or_default());
+        return (char::from_u32(point).ok_or(unit), after.get(6..).unwrap_or_default());
     }
-    (char::from_u32(unit).unwrap_or('\u{FFFD}'), after)
+    (char::from_u32(unit).ok_or(unit), after)
 }
