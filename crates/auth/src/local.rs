@@ -5,7 +5,7 @@ use std::{
     fmt,
     fs::{self, OpenOptions},
     io::{ErrorKind, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -100,7 +100,7 @@ impl LocalIssuer {
             let path = path.to_owned();
             move |source| LocalIssuerError::Io { path, source }
         };
-        fs::create_dir_all(&dir).map_err(fail(&dir))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(fail(&dir))?;
         let mut seed = Zeroizing::new([0; 32]);
         rng.fill(&mut *seed);
         let text = generate(&seed).ok_or(LocalIssuerError::Sign)?;

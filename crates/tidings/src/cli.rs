@@ -206,9 +206,7 @@ pub(crate) enum QuarantineCommand {
         client: ClientArgs,
     },
     /// Show one record with its original bytes.
-    #[command(
-        after_help = "Example:\n  tidings quarantine show tidings.events.101-0-17 --data ./tidings-data"
-    )]
+    #[command(after_help = "Example:\n  tidings quarantine show 0 --data ./tidings-data")]
     Show {
         id: String,
         #[command(flatten)]
@@ -216,7 +214,7 @@ pub(crate) enum QuarantineCommand {
     },
     /// Publish a record again as a new event, mended or as it was.
     #[command(
-        after_help = "Example:\n  tidings quarantine redrive tidings.events.101-0-17 --body mended.json --data ./tidings-data"
+        after_help = "Example:\n  tidings quarantine redrive 0 --body mended.json --data ./tidings-data"
     )]
     Redrive {
         id: String,

@@ -5,12 +5,15 @@
 //! it signs with the directory's issuer key; when nobody serves the directory it
 //! opens the store itself and asks that.
 
+mod pinned;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +23,7 @@ use crate::{
     app::{self, App, Roles, TokenRequest},
     cli::ClientArgs,
     commands::{Failure, environment},
-    settings::{self, BrokerChoice, Flags, Source},
+    settings::{self, BrokerChoice, Flags, Settings, Source},
 };
 
 /// No answer of the API is larger.
@@ -33,6 +36,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) struct Client {
     base: Url,
     token: String,
+    /// The server's own certificate, where the settings say which that is.
+    certificate: Option<CertificateDer<'static>>,
 }
 
 /// What the API answered.
@@ -50,6 +55,7 @@ impl Client {
         Ok(Self {
             base: Url::parse(base).with_context(|| format!("{base:?} is not a URL"))?,
             token,
+            certificate: None,
         })
     }
 
@@ -88,10 +94,15 @@ impl Client {
                 )));
             }
             let token = local_token(&settings.data, scopes)?;
+            // It may name nobody: the process may have been killed.
+            let mut unreachable = None;
             if let Some(address) = app::running_address(&settings.data) {
-                let client = Self::new(&address, token.clone())?;
-                if client.is_alive().await {
-                    return work(client).await;
+                let mut client = Self::new(&address, token.clone())?;
+                client.certificate = server_certificate(&settings)?;
+                match client.send("GET", "/healthz", "application/json", Vec::new()).await {
+                    Ok(answer) if answer.status == 200 => return work(client).await,
+                    Ok(_) => unreachable = Some(anyhow!("somebody else is at {address}")),
+                    Err(error) => unreachable = Some(error),
                 }
             }
             if !settings.data.join("log").is_dir() {
@@ -101,8 +112,18 @@ impl Client {
                 )));
             }
             settings.local_issuer = true;
+            settings.listen.tls = None;
             let shutdown = CancellationToken::new();
-            let app = App::start(settings, Roles::OFFLINE, shutdown.clone()).await?;
+            let app = App::start(settings, Roles::OFFLINE, shutdown.clone()).await;
+            let app = match (app, unreachable) {
+                (Err(Failure::Wrong(error)), Some(why)) => {
+                    return Err(Failure::Wrong(error.context(format!(
+                        "the server of this directory did not answer ({why:#}; \
+                         where it uses TLS, give its --config)"
+                    ))));
+                }
+                (app, _) => app?,
+            };
             let client = Self::new(&app.base_url(), token)?;
             let mut running = Box::pin(app.run());
             let result = tokio::select! {
@@ -115,12 +136,6 @@ impl Client {
             running.await?;
             result
         })
-    }
-
-    async fn is_alive(&self) -> bool {
-        self.send("GET", "/healthz", "application/json", Vec::new())
-            .await
-            .is_ok_and(|answer| answer.status == 200)
     }
 
     pub(crate) async fn send(
@@ -194,12 +209,19 @@ impl Client {
         match self.base.scheme() {
             "http" => Ok(Box::new(stream)),
             "https" => {
-                let mut roots = rustls::RootCertStore::empty();
-                roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-                let config = rustls::ClientConfig::builder()
-                    .with_root_certificates(roots)
-                    .with_no_client_auth();
-                let name = rustls::pki_types::ServerName::try_from(host.to_owned())?;
+                let config = match &self.certificate {
+                    Some(certificate) => pinned::config(certificate.clone())?,
+                    None => {
+                        let mut roots = rustls::RootCertStore::empty();
+                        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+                        rustls::ClientConfig::builder()
+                            .with_root_certificates(roots)
+                            .with_no_client_auth()
+                    }
+                };
+                let name = rustls::pki_types::ServerName::try_from(
+                    host.trim_matches(['[', ']']).to_owned(),
+                )?;
                 let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
                 Ok(Box::new(connector.connect(name, stream).await?))
             }
@@ -245,6 +267,14 @@ impl Answer {
             Failure::Wrong(anyhow!("refused ({}): {}", self.status, lines.join("\n")))
         }
     }
+}
+
+/// The certificate that the server of these settings shows.
+fn server_certificate(settings: &Settings) -> anyhow::Result<Option<CertificateDer<'static>>> {
+    let Some(tls) = &settings.listen.tls else { return Ok(None) };
+    CertificateDer::from_pem_file(&tls.certificate).map(Some).map_err(|error| {
+        anyhow!("listen.tls_certificate {} cannot be read: {error}", tls.certificate.display())
+    })
 }
 
 fn local_token(data: &Path, scopes: &[&str]) -> anyhow::Result<String> {

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{ErrorKind, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -59,7 +59,8 @@ fn make(settings: &Settings, path: &Path, rng: &dyn Rng) -> anyhow::Result<KeyRi
     let ring = KeyRing::generate(&random);
     let text = zeroize::Zeroizing::new(ring.to_text());
     let parent = path.parent().unwrap_or_else(|| Path::new("."));
-    let written = fs::create_dir_all(parent).and_then(|()| {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+    let written = made.and_then(|()| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;

@@ -1,6 +1,9 @@
 //! Builds every part from the settings.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fs, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow};
 use parking_lot::Mutex;
@@ -69,7 +72,8 @@ impl Parts {
         let (failpoints, sabotage) = faults(&settings).map_err(Failure::Usage)?;
         let egress_metrics = tidings_egress::Metrics::register(&mut metrics);
         let verifier = verifier(&settings, &clock, egress_metrics.clone())?;
-        fs::create_dir_all(&settings.data).with_context(|| {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.data);
+        made.with_context(|| {
             format!("cannot make the data directory {}", settings.data.display())
         })?;
         let ring = keys::master_key(&settings, &*rng).map_err(Failure::Usage)?;

@@ -1,7 +1,7 @@
 //! Prints the settings in use. Secrets are files or masked: nothing here can
 //! print one.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use super::{BrokerChoice, Settings};
 
@@ -12,7 +12,7 @@ pub(crate) fn show(settings: &Settings) -> String {
         // Writing to a `String` cannot fail.
         writeln!(out, "{text}").unwrap_or_else(|error| unreachable!("{error}"));
     };
-    let secs = |duration: std::time::Duration| humantime::format_duration(duration).to_string();
+    let secs = duration;
     line(format!("data = {:?}", settings.data.display().to_string()));
     line(format!(
         "broker = {:?}",
@@ -69,4 +69,36 @@ pub(crate) fn show(settings: &Settings) -> String {
     line(format!("[shutdown]\ngrace = {:?}", secs(settings.shutdown_grace)));
     line(format!("[log]\nlevel = {:?}", settings.log_level));
     out
+}
+
+/// A duration as the settings file takes it, in one unit: `250ms`, `72h`, `90d`.
+fn duration(duration: Duration) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    const WEEK: u64 = 7 * DAY;
+    if duration.subsec_nanos() != 0 {
+        return humantime::format_duration(duration).to_string();
+    }
+    match duration.as_secs() {
+        days if days >= WEEK && days % DAY == 0 => format!("{}d", days / DAY),
+        hours if hours >= HOUR && hours % HOUR == 0 => format!("{}h", hours / HOUR),
+        minutes if minutes >= MINUTE && minutes % MINUTE == 0 => {
+            format!("{}m", minutes / MINUTE)
+        }
+        seconds => format!("{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_shown_as_they_are_written() {
+        for text in ["0s", "250ms", "1s", "90s", "5m", "90m", "6h", "24h", "72h", "90d"] {
+            let parsed = humantime::parse_duration(text).unwrap();
+            assert_eq!(duration(parsed), text);
+        }
+    }
 }
