@@ -1,0 +1,241 @@
+//! What the commands print, and how they end.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, TENANTS, event, run_in, run_with};
+
+fn marked(marker: &str) -> String {
+    event(&format!(r#"{{"messageId":"{marker}","publicToken":"t"}}"#))
+}
+
+#[tokio::test]
+async fn tenants_apply_adds_changes_prunes_and_refuses_as_a_whole() {
+    let stage = Stage::start().await;
+    let applied = |tenants: &str, more: &[&str]| {
+        let ended = stage.apply(tenants, more);
+        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        ended.out
+    };
+    assert_eq!(applied(TENANTS, &[]), "added 0 changed 0 removed 0\n");
+    let renamed = TENANTS.replace("Issuer 7002", "Eight");
+    assert_eq!(applied(&renamed, &[]), "added 0 changed 1 removed 0\n");
+    let grown = format!("{renamed}[[products]]\nid = 5\nprogramme_manager = 21\n");
+    assert_eq!(applied(&grown, &[]), "added 1 changed 0 removed 0\n");
+    assert_eq!(applied(&renamed, &["--prune"]), "added 0 changed 0 removed 1\n");
+
+    let bad = format!(
+        "{renamed}[[programme_managers]]\nid = 30\ncode = \"20\"\nissuer = \"7001\"\n\
+         [[products]]\nid = 6\nprogramme_manager = 77\n[[products]]\nid = 7\nprogramme_manager = 20\n"
+    );
+    let refused = stage.apply(&bad, &[]);
+    assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""));
+    let at = |line: &str| 1 + bad.lines().position(|text| text == line).unwrap();
+    let code = format!("line {} `code = \"20\"`", at("code = \"20\""));
+    let product = format!("line {} `programme_manager = 77`", at("programme_manager = 77"));
+    for part in [&code, "programmeManagers[3].code", &product, "products[2].programmeManager"] {
+        assert!(refused.err.contains(part), "{part}: {}", refused.err);
+    }
+    // None of it was applied: product 7 is still to be added.
+    let seven = format!("{renamed}[[products]]\nid = 7\nprogramme_manager = 20\n");
+    assert_eq!(applied(&seven, &[]), "added 1 changed 0 removed 0\n");
+
+    let ended = stage.apply("= =", &[]);
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    let secret = stage.apply(&format!("{TENANTS}[[merchants]]\nkey = \"\"\nprogramme_manager = 20\nsource_keys = [{{ id = \"\", value = \"hidden-value\" }}]\n"), &[]);
+    assert_eq!(secret.code, Some(1));
+    assert!(!secret.err.contains("hidden-value"), "{}", secret.err);
+}
+
+#[tokio::test]
+async fn client_commands_reach_a_server_by_url_and_by_directory() {
+    let mut stage = Stage::start().await;
+    let file = stage.folder.path().join("tenants.toml");
+    let (base, token) = (stage.base(), stage.token(&["--scope", "admin"]));
+    let at = stage.folder.path();
+    let apply = ["tenants", "apply", file.to_str().unwrap()];
+    let by_flags = [&apply[..], &["--url", &base, "--token", &token]].concat();
+    assert_eq!(run_in(at, &by_flags, "").code, Some(0));
+    let environment = [("TIDINGS_URL", base.as_str()), ("TIDINGS_TOKEN", token.as_str())];
+    assert_eq!(run_with(at, &apply, "", &environment).code, Some(0));
+    let bad = [&apply[..], &["--url", &base, "--token", "x"]].concat();
+    let refused = run_in(at, &bad, "");
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("UNAUTHORIZED"), "{}", refused.err);
+
+    // Killed: the address file stays and names nobody; the store is opened.
+    stage.kill();
+    assert!(stage.data().join("address").exists());
+    let ended = stage.run(&["publish", "-"], &marked("offline"));
+    assert_eq!((ended.code, ended.out.as_str()), (Some(0), "accepted 1\n"), "{}", ended.err);
+    stage.serve().await;
+    tidings_e2e::wait_for("the event to be routed", crate::stage::PATIENCE, async || {
+        let ended = stage.run(&["account", "--json", "--topic", "tidings.events.104"], "");
+        let account: Value = serde_json::from_str(&ended.out)?;
+        let rows = account["partitions"].as_array().into_iter().flatten();
+        let committed: u64 = rows.filter_map(|row| row["committed"].as_u64()).sum();
+        Ok((committed == 1).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_clean_end_takes_the_address_with_it() {
+    let mut stage = Stage::start().await;
+    let address = stage.data().join("address");
+    assert_eq!(std::fs::read_to_string(&address).unwrap(), format!("{}\n", stage.base()));
+    for name in ["master.key", "issuer.key"] {
+        let mode = stage.data().join("keys").join(name).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let second = stage.run(&["serve", "--dev", "--listen", "127.0.0.1:0"], "");
+    assert_eq!(second.code, Some(1), "{}", second.err);
+    assert!(address.exists(), "a second server does not touch the first one's file");
+    assert_eq!(stage.stop().await, Some(0));
+    assert!(!address.exists());
+}
+
+#[tokio::test]
+async fn publish_prints_one_line_and_names_the_bad_field() {
+    let stage = Stage::start().await;
+    let lines: String =
+        (0..1200).map(|number| format!("{}\n", marked(&format!("m{number}")))).collect();
+    let ended = stage.run(&["publish", "-"], &lines);
+    assert_eq!((ended.code, ended.out.as_str()), (Some(0), "accepted 1200\n"), "{}", ended.err);
+    assert_eq!(ended.err, "", "progress is for a terminal");
+
+    let ended = stage.run(&["publish", "-", "--json"], &marked("j"));
+    let answer: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(answer["status"], "success");
+    assert_eq!(answer["response"]["accepted"], 1);
+    let item = &answer["response"]["content"][0];
+    assert_eq!(item["topic"], "tidings.events.104");
+    assert_eq!(item["uid"].as_str().unwrap().len(), 64);
+
+    let bad = format!("{}\n{}\n", marked("x"), event(r#"{"messageId":"y"}"#));
+    let ended = stage.run(&["publish", "-"], &bad);
+    assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""));
+    assert!(ended.err.contains("payload.publicToken"), "{}", ended.err);
+    assert!(ended.err.contains("line 2"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn bad_records_are_set_aside_shown_and_redriven() {
+    let stage = Stage::start().await;
+    let raw = stage.run(&["publish", "-", "--raw", "tidings.events.104"], "not JSON\n");
+    assert_eq!((raw.code, raw.out.as_str()), (Some(0), "accepted 1\n"), "{}", raw.err);
+    let list = async |count: usize| {
+        tidings_e2e::wait_for("the quarantine", crate::stage::PATIENCE, async || {
+            let ended = stage.run(&["quarantine", "list", "--json"], "");
+            let list: Vec<Value> = serde_json::from_str(&ended.out)?;
+            Ok((list.len() == count).then_some(list))
+        })
+        .await
+        .unwrap()
+    };
+    let item = list(1).await.remove(0);
+    let names: Vec<&String> = item.as_object().unwrap().keys().collect();
+    assert_eq!(
+        names,
+        ["field", "id", "offset", "partition", "reason", "redriven", "time", "topic"]
+    );
+    assert_eq!(
+        (&item["reason"], &item["field"], &item["redriven"]),
+        (&json!("BAD_JSON"), &json!(""), &json!(false))
+    );
+    let id = item["id"].as_str().unwrap();
+    let shown = stage.run(&["quarantine", "show", id], "");
+    assert!(shown.out.contains("not JSON"), "{}", shown.out);
+    assert_eq!(stage.run(&["quarantine", "show", "nothing"], "").code, Some(1));
+
+    // Unchanged it is bad again; mended it is routed.
+    assert_eq!(stage.run(&["quarantine", "redrive", id], "").code, Some(0));
+    let two = list(2).await;
+    assert!(two.iter().any(|item| item["id"] == id && item["redriven"] == true), "{two:?}");
+    let mended = stage.folder.path().join("mended.json");
+    std::fs::write(&mended, marked("mended")).unwrap();
+    let ended = stage.run(&["quarantine", "redrive", id, "--body", mended.to_str().unwrap()], "");
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let rows = tidings_e2e::wait_for("the account", crate::stage::PATIENCE, async || {
+        let ended = stage.run(&["account", "--json", "--topic", "tidings.events.104"], "");
+        let account: Value = serde_json::from_str(&ended.out)?;
+        assert_eq!(account["agree"], true, "{account}");
+        let rows = account["partitions"].as_array().cloned().unwrap_or_else(Vec::new);
+        let sum = |name: &str| rows.iter().filter_map(|row| row[name].as_u64()).sum::<u64>();
+        Ok((sum("quarantined") == 2 && sum("filtered") == 1).then_some(rows))
+    })
+    .await
+    .unwrap();
+    let names: Vec<&String> = rows[0].as_object().unwrap().keys().collect();
+    assert_eq!(
+        names,
+        [
+            "cancelled",
+            "committed",
+            "delivered",
+            "duplicate",
+            "expired",
+            "filtered",
+            "filteredBy",
+            "from",
+            "notifications",
+            "partition",
+            "pending",
+            "quarantined",
+            "routed",
+            "skipped",
+            "superseded",
+            "topic",
+            "undelivered"
+        ]
+    );
+}
+
+#[test]
+fn settings_come_from_the_file_the_environment_and_flags_in_this_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidings.toml");
+    let config = |text: &str, what: &[&str], environment: &[(&str, &str)]| {
+        std::fs::write(&file, text).unwrap();
+        let arguments = [&["config"], what, &["--config", "tidings.toml"]].concat();
+        run_with(folder.path(), &arguments, "", environment)
+    };
+    for (text, environment, key) in [
+        ("bogus = 1", &[][..], "bogus"),
+        ("[delivery]\nmax_opne = 1", &[], "delivery.max_opne"),
+        ("[delivery]\nmax_open = \"x\"", &[], "delivery.max_open"),
+        ("[delivery]\nsuspend_after = \"soon\"", &[], "delivery.suspend_after"),
+        ("[delivery]\ndefault_ladder = \"none\"", &[], "delivery.default_ladder"),
+        ("[delivery.ladders]\nquick = []", &[], "delivery.ladders.quick"),
+        ("[egress]\nallow = [\"x\"]", &[], "egress.allow"),
+        ("region = 3", &[], "region"),
+        ("", &[("TIDINGS_DELIVERY__MAX_OPNE", "1")], "delivery.max_opne"),
+    ] {
+        let ended = config(text, &["check"], environment);
+        assert_eq!(ended.code, Some(2), "{text}");
+        assert!(ended.err.contains(key), "{key}: {}", ended.err);
+    }
+    assert_eq!(config("[delivery]\nmax_open = 5", &["check"], &[]).code, Some(0));
+
+    let shown =
+        config("[delivery]\nmax_open = 5\n[listen]\naddress = \"127.0.0.1:1\"", &["show"], &[]);
+    assert!(shown.out.contains("max_open = 5\n"), "{}", shown.out);
+    assert!(shown.out.contains("suspend_after = \"72h\"\n"), "{}", shown.out);
+    assert!(shown.out.contains("retention = \"90d\"\n"), "{}", shown.out);
+    let environment = [
+        ("TIDINGS_DELIVERY__MAX_OPEN", "6"),
+        ("TIDINGS_EGRESS__PORTS", "[1, 2]"),
+        ("TIDINGS_LISTEN__ADDRESS", "127.0.0.1:2"),
+    ];
+    let flags = ["show", "--listen", "127.0.0.1:3"];
+    let shown = config("[delivery]\nmax_open = 5", &flags, &environment);
+    for line in ["max_open = 6\n", "ports = [1, 2]\n", "address = \"127.0.0.1:3\"\n"] {
+        assert!(shown.out.contains(line), "{line}{}", shown.out);
+    }
+    let shown = config("[delivery]\ndefault_ladder = \"standard\"", &["show", "--dev"], &[]);
+    for line in ["default_ladder = \"standard\"\n", "per_scope = 1000\n", "gone_gap = \"1s\"\n"] {
+        assert!(shown.out.contains(line), "{line}{}", shown.out);
+    }
+}

@@ -1,0 +1,12 @@
+//! The outer contract, against the real binary: commands, routes, shapes.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod commands;
+mod delivery;
+mod guarded;
+mod help;
+mod ingest;
+mod merchants;
+mod metrics;
+mod stage;
+mod webhooks;
