@@ -17,7 +17,7 @@ use http::header;
 use serde_json::json;
 use tidings_registry::{CustomHeader, HookSettings, Snapshot, Webhook};
 use tidings_signing::Secret;
-use tidings_types::{HookOwner, ProductId, Scope, WebhookStatus};
+use tidings_types::{HookOwner, Ordering, ProductId, Scope, StuckKey, WebhookStatus};
 
 pub(crate) use create::create;
 pub(crate) use shape::product as product_shape;
@@ -271,6 +271,10 @@ fn apply_settings(settings: &mut HookSettings, input: &SettingsInput) {
     settings.max_in_flight = input.max_in_flight.unwrap_or(body::MAX_IN_FLIGHT);
     let timeout = input.timeout_ms.unwrap_or(body::TIMEOUT_MS);
     settings.timeout = Duration::from_millis(u64::from(timeout));
+    let ordering = input.ordering.unwrap_or(Ordering::None);
+    ordering.as_str().clone_into(&mut settings.ordering);
+    input.stuck_key.unwrap_or(StuckKey::Wait).as_str().clone_into(&mut settings.stuck_key);
+    settings.rate_limit_per_second = input.rate_limit_per_second.unwrap_or(0);
     settings.strict_legacy_envelope = input.strict_legacy_envelope;
     settings.signatures.clone_from(&input.signatures);
 }

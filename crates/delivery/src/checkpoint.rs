@@ -7,9 +7,9 @@ use tidings_types::{NotificationId, Offset, Partition, RunId, Timestamp, Webhook
 
 use crate::Entry;
 
-/// Entries in one part: at most about 120 bytes each, so that a part stays under
+/// Entries in one part: at most about 160 bytes each, so that a part stays under
 /// 256 KiB (design §5).
-pub const PART_ENTRIES: usize = 2000;
+pub const PART_ENTRIES: usize = 1500;
 
 /// What outcomes have said of an offset that is to be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +146,7 @@ mod tests {
             run: RunId::FIRST,
             lane: Lane::Standard,
             totals: Totals::default(),
+            queue: None,
         }
     }
 

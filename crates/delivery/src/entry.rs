@@ -6,6 +6,8 @@ use tidings_types::{
     AttemptCode, EndReason, Lane, NotificationId, Offset, Partition, RunId, Timestamp,
 };
 
+use crate::Queued;
+
 /// Where a delivery record stands in its webhook's topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct At {
@@ -39,6 +41,8 @@ pub struct Entry {
     pub run: RunId,
     pub lane: Lane,
     pub totals: Totals,
+    /// Where it stands in the order; `None`: outside it.
+    pub queue: Option<Queued>,
 }
 
 /// A delivery record as it was read. `B` is the body's carrier, cheap to clone.
@@ -50,6 +54,12 @@ pub struct Arrived<B> {
     pub lane: Lane,
     /// Past it the notification is expired.
     pub deadline: Option<Timestamp>,
+    /// Its order key, hashed.
+    pub order_key: u128,
+    /// Order key and type, hashed, of a type that is a state.
+    pub state_key: Option<u128>,
+    /// Of a resend: the number that its notification has; else zero.
+    pub number: u64,
     /// Bytes that it holds in memory.
     pub size: usize,
     pub body: B,
@@ -58,13 +68,15 @@ pub struct Arrived<B> {
 /// What a fact says. Ends carry what the recorder shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FactKind {
-    /// Open, with these totals (a resend joined it).
+    /// Open, with these totals (its number was given, or a resend joined it).
     TakenUp,
     AttemptFailed,
     Delivered,
     Undelivered(EndReason),
     Expired,
     Cancelled,
+    /// A newer state of the same key took its place.
+    Superseded,
     /// A resend whose notification was still open.
     Joined,
 }
@@ -78,6 +90,7 @@ impl FactKind {
             | Self::Undelivered(_)
             | Self::Expired
             | Self::Cancelled
+            | Self::Superseded
             | Self::Joined => true,
         }
     }
@@ -117,6 +130,10 @@ impl Report {
 /// What happens to an open notification now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Its number has been handed to the log.
+    Numbering,
+    /// Others of its queue come first.
+    Blocked,
     /// Until `due`.
     Waiting,
     /// Its body is being read from the log again; a place in flight is taken.
@@ -141,4 +158,6 @@ pub(crate) struct Open<B> {
     /// A resend joined while the request was under way: if it fails, the next one
     /// is due at once with a fresh ladder.
     pub(crate) joined: bool,
+    /// The log has acknowledged its number.
+    pub(crate) is_numbered: bool,
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidings_types::{Offset, Partition, Sabotage, WebhookId};
+use tidings_types::{Lane, Offset, Partition, Sabotage, WebhookId};
 
 use crate::{Assembler, At, Checkpoint, Entry, FactKind, Folded, Part, TookOrder};
 
@@ -133,6 +133,23 @@ impl SlotFold {
                 }
             }
         }
+        if !stale && seen.entry.totals.number > 0 {
+            self.fold_number(seen);
+        }
+    }
+
+    /// The last number that was given in its lane; kept in partition 0.
+    fn fold_number(&mut self, seen: &OutcomeSeen) {
+        let of = (seen.webhook, 0);
+        let counters = self.marked.entry(of).or_default();
+        let counter = match seen.entry.lane {
+            Lane::Standard => &mut counters.standard_number,
+            Lane::Urgent => &mut counters.urgent_number,
+        };
+        if seen.entry.totals.number > *counter {
+            *counter = seen.entry.totals.number;
+            self.changed.insert(of);
+        }
     }
 
     /// How the webhook has fared, as its owner counted it; kept in partition 0.
@@ -159,6 +176,7 @@ impl SlotFold {
             | FactKind::TakenUp
             | FactKind::Expired
             | FactKind::Cancelled
+            | FactKind::Superseded
             | FactKind::Joined => return,
         }
         self.changed.insert(of);

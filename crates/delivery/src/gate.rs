@@ -2,12 +2,14 @@
 //! state and the room that the process has.
 //!
 //! The state is the webhook's status, how many attempts are in flight in each
-//! lane, how many failed in a row, since when it only fails, and when it answered
-//! 410. A breaker, a rate limit and adaptive concurrency have their place here.
+//! lane, how many failed in a row, since when it only fails, when it answered 410,
+//! its rate limit, and until when it asked for a pause.
 
 use std::time::Duration;
 
 use tidings_types::{Lane, Timestamp, WebhookStatus};
+
+use crate::{Rules, rate::RateLimit};
 
 /// After so many failed attempts in a row nothing new is taken up until an open
 /// notification gets through.
@@ -84,6 +86,8 @@ pub enum Verdict {
     Full,
     /// The webhook fails; ask again when an open notification got through.
     Failing,
+    /// Its rate limit or the endpoint asks to wait until then.
+    WaitUntil(Timestamp),
     /// The webhook is not active; ask again when its status changes.
     NotActive,
 }
@@ -105,6 +109,9 @@ pub struct Gate {
     in_flight: [usize; 2],
     /// Whether the webhook has an urgent lane at all.
     has_urgent: bool,
+    rate: RateLimit,
+    /// The endpoint asked (`Retry-After`) for no request before then.
+    paused_until: Timestamp,
     failed_in_a_row: u32,
     failing_since: Option<Timestamp>,
     gone: Vec<Timestamp>,
@@ -118,12 +125,16 @@ const fn index(lane: Lane) -> usize {
 }
 
 impl Gate {
-    pub fn new(standing: Standing, max_in_flight: usize) -> Self {
+    pub fn new(standing: Standing, rules: &Rules) -> Self {
+        let mut rate = RateLimit::default();
+        rate.set(rules.rate_per_second);
         Self {
             standing,
-            max_in_flight: max_in_flight.max(1),
+            max_in_flight: rules.max_in_flight.max(1),
             in_flight: [0; 2],
             has_urgent: false,
+            rate,
+            paused_until: Timestamp::ZERO,
             failed_in_a_row: 0,
             failing_since: None,
             gone: Vec::new(),
@@ -133,7 +144,14 @@ impl Gate {
     /// The one question. `open` is how many open notifications the webhook has:
     /// a failing webhook that has none left may try one new one, or it would wait
     /// for ever.
-    pub fn may_start(&self, lane: Lane, asks: Asks, open: usize, room: Room) -> Verdict {
+    pub fn may_start(
+        &self,
+        lane: Lane,
+        asks: Asks,
+        open: usize,
+        room: Room,
+        now: Timestamp,
+    ) -> Verdict {
         match self.standing {
             Standing::Active => {}
             Standing::Inactive | Standing::Suspended | Standing::Deleted => {
@@ -150,7 +168,25 @@ impl Gate {
         if process_full || self.in_flight[index(lane)] >= self.share(lane) {
             return Verdict::Full;
         }
-        Verdict::Go
+        if self.paused_until > now {
+            return Verdict::WaitUntil(self.paused_until);
+        }
+        self.rate.wait_until(now).map_or(Verdict::Go, Verdict::WaitUntil)
+    }
+
+    /// The endpoint asks for no request within the next `pause`.
+    pub fn pause(&mut self, now: Timestamp, pause: Duration) {
+        self.paused_until = self.paused_until.max(now + pause);
+    }
+
+    /// A person asked for a resend: what the endpoint asked for no longer holds.
+    pub fn resume(&mut self) {
+        self.paused_until = Timestamp::ZERO;
+    }
+
+    /// Whether an ordered webhook's notifications may be taken up, that is numbered.
+    pub fn takes_up(&self, open: usize) -> bool {
+        self.standing == Standing::Active && !(self.is_failing() && open > 0)
     }
 
     /// How many attempts of a lane may be in flight now. One place is kept for the
@@ -166,7 +202,8 @@ impl Gate {
     }
 
     /// An attempt (or the reading of its body) takes a place.
-    pub fn started(&mut self, lane: Lane) {
+    pub fn started(&mut self, lane: Lane, now: Timestamp) {
+        self.rate.take(now);
         self.in_flight[index(lane)] += 1;
     }
 
@@ -179,6 +216,7 @@ impl Gate {
 
     /// An attempt was accepted: the webhook is well.
     pub fn succeeded(&mut self) {
+        self.resume();
         self.failed_in_a_row = 0;
         self.failing_since = None;
         self.gone.clear();
@@ -213,12 +251,13 @@ impl Gate {
 
     /// Takes over what the registry says now. A webhook that comes back starts with
     /// a clean slate: its owner has said that it is repaired.
-    pub fn set(&mut self, standing: Standing, max_in_flight: usize) {
+    pub fn set(&mut self, standing: Standing, rules: &Rules) {
         if standing == Standing::Active && self.standing != Standing::Active {
             self.succeeded();
         }
         self.standing = standing;
-        self.max_in_flight = max_in_flight.max(1);
+        self.max_in_flight = rules.max_in_flight.max(1);
+        self.rate.set(rules.rate_per_second);
     }
 
     pub fn set_urgent(&mut self, has_urgent: bool) {
@@ -265,6 +304,10 @@ mod tests {
 
     const ROOM: Room = Room { any: 100, urgent: 10 };
 
+    fn rules(max_in_flight: usize) -> Rules {
+        Rules::plain(max_in_flight, std::sync::Arc::new(crate::Ladder::standard()))
+    }
+
     fn at(secs: i64) -> Timestamp {
         Timestamp::from_secs(secs)
     }
@@ -272,44 +315,48 @@ mod tests {
     #[test]
     fn a_place_is_kept_for_the_urgent_lane() {
         for max in [1, 2, 5] {
-            let mut gate = Gate::new(Standing::Active, max);
+            let mut gate = Gate::new(Standing::Active, &rules(max));
             gate.set_urgent(true);
-            while gate.may_start(Lane::Standard, Asks::New, 0, ROOM) == Verdict::Go {
-                gate.started(Lane::Standard);
+            while gate.may_start(Lane::Standard, Asks::New, 0, ROOM, at(9)) == Verdict::Go {
+                gate.started(Lane::Standard, at(9));
             }
-            assert_eq!(gate.may_start(Lane::Urgent, Asks::New, 0, ROOM), Verdict::Go);
-            gate.started(Lane::Urgent);
-            assert_eq!(gate.may_start(Lane::Urgent, Asks::New, 0, ROOM), Verdict::Full);
+            assert_eq!(gate.may_start(Lane::Urgent, Asks::New, 0, ROOM, at(9)), Verdict::Go);
+            gate.started(Lane::Urgent, at(9));
+            assert_eq!(gate.may_start(Lane::Urgent, Asks::New, 0, ROOM, at(9)), Verdict::Full);
             assert!(gate.in_flight() <= max.max(2));
         }
     }
 
     #[test]
     fn a_full_process_still_takes_urgent_ones() {
-        let gate = Gate::new(Standing::Active, 64);
+        let gate = Gate::new(Standing::Active, &rules(64));
         let room = Room { any: 0, urgent: 1 };
-        assert_eq!(gate.may_start(Lane::Standard, Asks::New, 0, room), Verdict::Full);
-        assert_eq!(gate.may_start(Lane::Urgent, Asks::New, 0, room), Verdict::Go);
+        assert_eq!(gate.may_start(Lane::Standard, Asks::New, 0, room, at(9)), Verdict::Full);
+        assert_eq!(gate.may_start(Lane::Urgent, Asks::New, 0, room, at(9)), Verdict::Go);
     }
 
     #[test]
     fn after_eight_failures_in_a_row_nothing_new_is_taken_up_until_one_gets_through() {
-        let mut gate = Gate::new(Standing::Active, 64);
+        let mut gate = Gate::new(Standing::Active, &rules(64));
         let rules = SuspendRules::default();
         for second in 0..8 {
-            assert_eq!(gate.may_start(Lane::Standard, Asks::New, 9, ROOM), Verdict::Go);
+            assert_eq!(gate.may_start(Lane::Standard, Asks::New, 9, ROOM, at(9)), Verdict::Go);
             assert_eq!(gate.failed(at(second), &rules), None);
         }
-        assert_eq!(gate.may_start(Lane::Standard, Asks::New, 9, ROOM), Verdict::Failing);
-        assert_eq!(gate.may_start(Lane::Standard, Asks::Open, 9, ROOM), Verdict::Go);
-        assert_eq!(gate.may_start(Lane::Standard, Asks::New, 0, ROOM), Verdict::Go, "a probe");
+        assert_eq!(gate.may_start(Lane::Standard, Asks::New, 9, ROOM, at(9)), Verdict::Failing);
+        assert_eq!(gate.may_start(Lane::Standard, Asks::Open, 9, ROOM, at(9)), Verdict::Go);
+        assert_eq!(
+            gate.may_start(Lane::Standard, Asks::New, 0, ROOM, at(9)),
+            Verdict::Go,
+            "a probe"
+        );
         gate.succeeded();
-        assert_eq!(gate.may_start(Lane::Standard, Asks::New, 9, ROOM), Verdict::Go);
+        assert_eq!(gate.may_start(Lane::Standard, Asks::New, 9, ROOM, at(9)), Verdict::Go);
     }
 
     #[test]
     fn three_410s_at_least_the_gap_apart_propose_a_suspension() {
-        let mut gate = Gate::new(Standing::Active, 64);
+        let mut gate = Gate::new(Standing::Active, &rules(64));
         let rules = SuspendRules::default();
         for second in [0, 1, 3600, 7199] {
             assert_eq!(gate.gone(at(second), &rules), None);
@@ -319,7 +366,7 @@ mod tests {
 
     #[test]
     fn nothing_but_failures_for_72_hours_proposes_a_suspension() {
-        let mut gate = Gate::new(Standing::Active, 64);
+        let mut gate = Gate::new(Standing::Active, &rules(64));
         let rules = SuspendRules::default();
         assert_eq!(gate.failed(at(10), &rules), None);
         assert_eq!(gate.failed(at(9 + 72 * 3600), &rules), None);
@@ -331,10 +378,21 @@ mod tests {
     #[test]
     fn only_an_active_webhook_is_sent_to() {
         for standing in [Standing::Inactive, Standing::Suspended, Standing::Deleted] {
-            let gate = Gate::new(standing, 64);
+            let gate = Gate::new(standing, &rules(64));
             for asks in [Asks::Open, Asks::New] {
-                assert_eq!(gate.may_start(Lane::Urgent, asks, 0, ROOM), Verdict::NotActive);
+                assert_eq!(gate.may_start(Lane::Urgent, asks, 0, ROOM, at(9)), Verdict::NotActive);
             }
         }
+    }
+
+    #[test]
+    fn retry_after_pauses_the_webhook_until_then_or_until_a_person_asks() {
+        let mut gate = Gate::new(Standing::Active, &rules(64));
+        gate.pause(at(9), Duration::from_secs(5));
+        let ask = |gate: &Gate, now| gate.may_start(Lane::Standard, Asks::New, 0, ROOM, now);
+        assert_eq!(ask(&gate, at(9)), Verdict::WaitUntil(at(14)));
+        assert_eq!(ask(&gate, at(14)), Verdict::Go);
+        gate.resume();
+        assert_eq!(ask(&gate, at(9)), Verdict::Go);
     }
 }

@@ -12,23 +12,31 @@
 //!            └─────────────── end ──────────────┴─► Ending ─► forgotten
 //! ```
 //!
+//! An ordered webhook's notification is numbered first (`hook/order.rs`).
 //! A healthy first attempt skips Waiting and Loading and makes one fact. Rule:
 //! outcome before checkpoint: what a fact says enters the state only when the log
 //! has acknowledged it; until then a checkpoint shows the state before it.
 
 mod attempts;
 mod log;
+mod order;
+#[cfg(test)]
+mod order_tests;
 mod take_up;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
-use tidings_types::{EndReason, Lane, NotificationId, Partition, RunId, Timestamp, WebhookId};
+use tidings_types::{
+    EndReason, Lane, NotificationId, Offset, Ordering, Partition, RunId, StuckKey, Timestamp,
+    WebhookId,
+};
 
 use crate::{
-    At, Entry, Fact, FactKind, Gate, Ladder, Process, Proposal, Remembered, Standing,
+    At, Entry, Fact, FactKind, Gate, Process, Proposal, Remembered, Rules, Standing,
     entry::{AttemptFact, Phase},
+    order::Order,
     partition::PartitionState,
 };
 
@@ -52,6 +60,8 @@ pub struct Attempt<B> {
     pub lane: Lane,
     /// 1-based within its run.
     pub number: u32,
+    /// Its number in its lane, of an ordered webhook.
+    pub sequence: Option<u64>,
     pub body: B,
 }
 
@@ -71,13 +81,18 @@ pub enum Reading {
 pub struct Hook<B> {
     id: WebhookId,
     gate: Gate,
-    ladder: Arc<Ladder>,
+    rules: Rules,
     lanes: [Option<PartitionState<B>>; 2],
     remembered: Remembered,
     /// Open notifications by id, for resends to join.
     open_ids: HashMap<NotificationId, At>,
     facts: Vec<Fact>,
+    order: Order,
+    /// After a change to strict order: the urgent lane is drained up to here.
+    draining: Option<Offset>,
     proposal: Option<Proposal>,
+    /// When the gate wants to be asked again.
+    wake: Option<Timestamp>,
     /// How many notifications of a suspended or deleted webhook may still end in
     /// the present [`UNSENT_EVERY`], and when that began.
     unsent_left: usize,
@@ -94,21 +109,19 @@ const fn index(lane: Lane) -> usize {
 }
 
 impl<B: Clone> Hook<B> {
-    pub fn new(
-        id: WebhookId,
-        standing: Standing,
-        max_in_flight: usize,
-        ladder: Arc<Ladder>,
-    ) -> Self {
+    pub fn new(id: WebhookId, standing: Standing, rules: Rules) -> Self {
         Self {
             id,
-            gate: Gate::new(standing, max_in_flight),
-            ladder,
+            gate: Gate::new(standing, &rules),
+            rules,
             lanes: [None, None],
             remembered: Remembered::default(),
             open_ids: HashMap::new(),
             facts: Vec::new(),
+            order: Order::default(),
+            draining: None,
             proposal: None,
+            wake: None,
             unsent_left: UNSENT_AT_ONCE,
             unsent_since: Timestamp::ZERO,
         }
@@ -124,19 +137,18 @@ impl<B: Clone> Hook<B> {
 
     /// Takes over what the registry says now. What waited through an inactive time
     /// and is past its window or deadline ends without an attempt (design §10).
-    pub fn set(
-        &mut self,
-        standing: Standing,
-        max_in_flight: usize,
-        ladder: Arc<Ladder>,
-        now: Timestamp,
-        process: &mut Process,
-    ) {
-        self.ladder = ladder;
+    pub fn set(&mut self, standing: Standing, rules: Rules, now: Timestamp, process: &mut Process) {
+        let before = std::mem::replace(&mut self.rules, rules);
+        if before.ordering != Ordering::Strict && self.rules.ordering == Ordering::Strict {
+            self.begin_drain();
+        }
+        if before.stuck_key == StuckKey::Wait && self.rules.stuck_key != StuckKey::Wait {
+            self.free_stuck(now, process);
+        }
         if self.gate.standing() == Standing::Inactive && standing == Standing::Active {
             self.sweep(now, process);
         }
-        self.gate.set(standing, max_in_flight);
+        self.gate.set(standing, &self.rules);
     }
 
     /// Open notifications of all lanes.
@@ -176,7 +188,10 @@ impl<B: Clone> Hook<B> {
         let waiting = self.lanes.iter().flatten().filter_map(|lane| lane.waiting.first());
         let first = waiting.map(|(due, _)| *due).min();
         match self.gate.standing() {
-            Standing::Active => first.filter(|first| *first > now),
+            Standing::Active => {
+                let later = |due: &Timestamp| *due > now;
+                first.filter(later).into_iter().chain(self.wake.filter(later)).min()
+            }
             Standing::Inactive => first.map(|first| first.max(now + SWEEP)),
             Standing::Suspended | Standing::Deleted => {
                 let queued = self.lanes.iter().flatten().any(|lane| !lane.ahead.is_empty());
@@ -209,6 +224,10 @@ impl<B: Clone> Hook<B> {
         }
         let entry = open.entry;
         self.say(process, Fact { kind, entry, time: now, attempt });
+        if matches!(self.gate.standing(), Standing::Suspended | Standing::Deleted) {
+            // Nothing is sent any more, so nothing has to wait for the log.
+            self.leave_queue(&entry);
+        }
     }
 
     fn lane_mut(&mut self, partition: Partition) -> Option<&mut PartitionState<B>> {
@@ -251,8 +270,8 @@ impl<B: Clone> Hook<B> {
                 let Some(open) = lane.open.get(offset) else { continue };
                 let totals = &open.entry.totals;
                 let expired = open.deadline.is_some_and(|deadline| deadline <= now);
-                let window =
-                    totals.attempts > 0 && now.since(totals.first_attempt) >= self.ladder.window();
+                let window = totals.attempts > 0
+                    && now.since(totals.first_attempt) >= self.rules.ladder.window();
                 if expired {
                     over.push((open.entry.at, FactKind::Expired));
                 } else if window {

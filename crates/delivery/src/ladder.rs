@@ -128,12 +128,16 @@ impl Ladder {
         step + Duration::from_millis(jitter)
     }
 
+    /// Whether the last step is done.
+    pub fn is_past(&self, steps_done: u32) -> bool {
+        usize::try_from(steps_done).unwrap_or(usize::MAX) >= self.waits.len()
+    }
+
     /// Whether to give up: the last step is done *and* the window has passed
     /// since the first attempt (design §6). A clock that jumps forward makes
     /// retries early but never ends the ladder.
     pub fn is_over(&self, steps_done: u32, first_attempt: Timestamp, now: Timestamp) -> bool {
-        usize::try_from(steps_done).unwrap_or(usize::MAX) >= self.waits.len()
-            && now.since(first_attempt) >= self.window
+        self.is_past(steps_done) && now.since(first_attempt) >= self.window
     }
 }
 

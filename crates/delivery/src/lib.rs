@@ -14,10 +14,13 @@ mod fold;
 mod gate;
 mod hook;
 mod ladder;
+mod order;
 mod partition;
 mod process;
+mod rate;
 mod remembered;
 pub mod retry_after;
+mod rules;
 
 pub use checkpoint::{Assembler, Checkpoint, Folded, PART_ENTRIES, Part};
 pub use entry::{Arrived, At, AttemptFact, Entry, Fact, FactKind, Report, Totals};
@@ -28,5 +31,7 @@ pub use gate::{
 };
 pub use hook::{Attempt, Hook, Reading, Step};
 pub use ladder::{Ladder, LadderError, Ladders, MAX_STEPS, MAX_WAIT};
+pub use order::Queued;
 pub use process::{Counts, Limits, Process};
 pub use remembered::Remembered;
+pub use rules::Rules;

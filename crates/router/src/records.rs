@@ -87,6 +87,7 @@ pub(crate) fn delivery_tail(
         created: decision.time,
         traceparent: decision.traceparent.clone(),
         resends: 0,
+        number: 0,
     })
 }
 

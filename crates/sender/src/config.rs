@@ -1,6 +1,6 @@
 //! What a sender can be told.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tidings_delivery::{Ladders, Limits, PART_ENTRIES};
 
@@ -15,6 +15,9 @@ pub struct Config {
     pub idle_mark: Duration,
     /// The ladders by name (`delivery.ladders`).
     pub ladders: Ladders,
+    /// The event types that are states: of one order key, a newer one may take the
+    /// place of an older one (the catalogue says which).
+    pub states: BTreeSet<String>,
     /// The bounds of sending (`delivery.*`).
     pub limits: Limits,
     /// Records of `tidings.outcomes` before the mark that are read for the
@@ -45,6 +48,7 @@ impl Default for Config {
             checkpoint_interval: Duration::from_secs(1),
             idle_mark: Duration::from_secs(60),
             ladders: Ladders::default(),
+            states: BTreeSet::new(),
             limits: Limits::default(),
             // The design's figure: as many as one webhook remembers.
             refill_records: 20_000,

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tidings_broker::{NewRecord, Record};
 use tidings_delivery::{
-    Arrived, At, Checkpoint, Entry, Fact, FactKind, Folded, OutcomeSeen, Part, SlotEvent, Totals,
+    Arrived, At, Checkpoint, Entry, Fact, FactKind, Folded, OutcomeSeen, Part, Queued, SlotEvent,
+    Totals,
 };
 use tidings_proto::{decode, encode, format_header, v1};
+use tidings_signing::sha256;
 use tidings_types::{
     AttemptCode, EndReason, Lane, NotificationId, Offset, RunId, Slot, Timestamp, WebhookId,
 };
@@ -59,9 +61,26 @@ pub(crate) fn arrived(record: &Record) -> Option<Arrived<Delivery>> {
         run: run_of(&delivery.run)?,
         lane: lane_of(delivery.lane),
         deadline: optional(delivery.deadline),
+        order_key: 0,
+        state_key: None,
+        number: delivery.number,
         size,
         body: Arc::new(delivery),
     })
+}
+
+/// Hashes what the order of an ordered webhook goes by; `is_state` says whether the
+/// type is one whose newer notification may take the place of an older one.
+pub(crate) fn fill_keys(arrived: &mut Arrived<Delivery>, is_state: bool) {
+    let (key, kind) = (arrived.body.order_key.as_bytes(), arrived.body.event_type.as_bytes());
+    arrived.order_key = first_half(sha256(&[key]));
+    arrived.state_key = is_state.then(|| first_half(sha256(&[kind, b"/", key])));
+}
+
+fn first_half(digest: [u8; 32]) -> u128 {
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    u128::from_be_bytes(half)
 }
 
 /// An absent run is the first one.
@@ -87,6 +106,7 @@ pub(crate) const fn kind_name(kind: FactKind) -> &'static str {
         FactKind::Undelivered(_) => "undelivered",
         FactKind::Expired => "expired",
         FactKind::Cancelled => "cancelled",
+        FactKind::Superseded => "superseded",
         FactKind::Joined => "joined",
     }
 }
@@ -99,6 +119,7 @@ const fn kind_and_reason(kind: FactKind) -> (v1::OutcomeKind, Option<EndReason>)
         FactKind::Undelivered(reason) => (v1::OutcomeKind::Undelivered, Some(reason)),
         FactKind::Expired => (v1::OutcomeKind::Expired, Some(EndReason::Expired)),
         FactKind::Cancelled => (v1::OutcomeKind::Cancelled, Some(EndReason::Cancelled)),
+        FactKind::Superseded => (v1::OutcomeKind::Superseded, Some(EndReason::Superseded)),
         FactKind::Joined => (v1::OutcomeKind::Joined, None),
     }
 }
@@ -177,7 +198,8 @@ fn seen(outcome: &v1::Outcome, took: Offset) -> Option<OutcomeSeen> {
             EndReason::from_name(&outcome.reason).unwrap_or(EndReason::Exhausted),
         ),
         v1::OutcomeKind::Expired => FactKind::Expired,
-        v1::OutcomeKind::Cancelled | v1::OutcomeKind::Superseded => FactKind::Cancelled,
+        v1::OutcomeKind::Cancelled => FactKind::Cancelled,
+        v1::OutcomeKind::Superseded => FactKind::Superseded,
         v1::OutcomeKind::Joined => FactKind::Joined,
         v1::OutcomeKind::Unspecified
         | v1::OutcomeKind::Duplicate
@@ -198,6 +220,7 @@ fn seen(outcome: &v1::Outcome, took: Offset) -> Option<OutcomeSeen> {
                 due: Timestamp::from_millis(outcome.next_due),
                 number: outcome.number,
             },
+            queue: None,
         },
         kind,
         took,
@@ -270,7 +293,17 @@ fn open_entry(entry: &Entry) -> v1::OpenEntry {
         due: millis(entry.totals.due),
         number: entry.totals.number,
         lane: v1::Lane::from(entry.lane).into(),
+        queue: entry.queue.map_or_else(Bytes::new, |queued| hash_bytes(queued.key)),
+        state: entry.queue.and_then(|queued| queued.state).map_or_else(Bytes::new, hash_bytes),
     }
+}
+
+fn hash_bytes(hash: u128) -> Bytes {
+    Bytes::copy_from_slice(&hash.to_be_bytes())
+}
+
+fn hash_of(bytes: &[u8]) -> Option<u128> {
+    bytes.try_into().ok().map(u128::from_be_bytes)
 }
 
 fn entry_of(partition: u32, open: &v1::OpenEntry) -> Option<Entry> {
@@ -287,6 +320,7 @@ fn entry_of(partition: u32, open: &v1::OpenEntry) -> Option<Entry> {
             due: Timestamp::from_millis(open.due),
             number: open.number,
         },
+        queue: hash_of(&open.queue).map(|key| Queued { key, state: hash_of(&open.state) }),
     })
 }
 

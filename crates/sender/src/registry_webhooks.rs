@@ -11,7 +11,9 @@ use tidings_registry::{
     Change, EntityKey, HookSignature, KeysTopic, ProposeError, Registry, Snapshot, State,
     TombStone, Webhook as Registered,
 };
-use tidings_types::{BoxFuture, HookOwner, Scope, Slot, WebhookId, WebhookStatus};
+use tidings_types::{
+    BoxFuture, HookOwner, Ordering, Scope, Slot, StuckKey, WebhookId, WebhookStatus,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -103,6 +105,9 @@ impl RegistryWebhooks {
             timeout: settings.timeout,
             max_in_flight: usize::try_from(settings.max_in_flight).unwrap_or(1),
             ladder: settings.ladder.clone().unwrap_or_else(|| default.clone()),
+            rate_per_second: settings.rate_limit_per_second,
+            ordering: Ordering::from_name(&settings.ordering).unwrap_or(Ordering::None),
+            stuck_key: StuckKey::from_name(&settings.stuck_key).unwrap_or(StuckKey::Wait),
             partitions: registered.partitions,
             signing: signing(snapshot, registered),
         }
@@ -157,6 +162,9 @@ fn deleted(id: WebhookId, stone: &TombStone) -> Webhook {
         timeout: std::time::Duration::from_secs(15),
         max_in_flight: 1,
         ladder: String::new(),
+        rate_per_second: 0,
+        ordering: Ordering::None,
+        stuck_key: StuckKey::Wait,
         // It may have had an urgent one.
         partitions: 2,
         signing: Signing::Merchant(None),

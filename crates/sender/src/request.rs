@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tidings_egress::{AttemptReport, Request};
 use tidings_proto::v1;
 use tidings_signing::x_signature;
-use tidings_types::{NotificationId, Timestamp};
+use tidings_types::{Lane, NotificationId, Timestamp};
 
 use crate::webhook::{Signing, Webhook};
 
@@ -14,6 +14,7 @@ const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const EVENT_CODE: HeaderName = HeaderName::from_static("x-eds-event-code");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-eds-attempt");
+const SEQUENCE: HeaderName = HeaderName::from_static("x-eds-sequence");
 const X_SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
 
 /// The 36 characters of a notification id.
@@ -23,12 +24,13 @@ pub(crate) fn id_text(id: NotificationId) -> [u8; 36] {
     text
 }
 
-/// Makes the request of one attempt. `None` if the webhook's URL is not allowed.
+/// Makes the request of one attempt: its number within the run, and the lane and
+/// number of an ordered webhook's notification. `None` if the webhook's URL is not allowed.
 pub(crate) fn build(
     webhook: &Webhook,
     record: &v1::DeliveryRecord,
     id: &[u8; 36],
-    attempt: u32,
+    (attempt, order): (u32, Option<(Lane, u64)>),
     body: Bytes,
     now: Timestamp,
 ) -> Option<Request> {
@@ -39,6 +41,14 @@ pub(crate) fn build(
     insert(&mut headers, TIMESTAMP, itoa::Buffer::new().format(now.as_secs()));
     insert(&mut headers, EVENT_CODE, &record.event_type);
     insert(&mut headers, ATTEMPT, itoa::Buffer::new().format(attempt));
+    if let Some((lane, number)) = order {
+        let mut sequence = format!("{}.{number}", lane.as_str());
+        if let Some(newest) = webhook.signing.newest(now) {
+            sequence.push_str("; v1=");
+            sequence.push_str(&newest.sign_sequence(id, now.as_secs(), lane, number));
+        }
+        insert(&mut headers, SEQUENCE, &sequence);
+    }
     match &webhook.signing {
         Signing::Standard(secrets) => {
             let mut signatures = String::new();

@@ -4,11 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use tidings_delivery::Standing;
+use tidings_delivery::{Ladders, Rules, Standing};
 use tidings_egress::Target;
 use tidings_proto::v1;
 use tidings_signing::{AsymmetricKey, Secret, WebhookSecret};
-use tidings_types::{Timestamp, WebhookId};
+use tidings_types::{Ordering, StuckKey, Timestamp, WebhookId};
 
 /// Whose a webhook is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +54,16 @@ pub enum Signing {
     Merchant(Option<Secret>),
 }
 
+impl Signing {
+    /// The newest secret that signs now: the one that lives longest.
+    pub(crate) fn newest(&self, now: Timestamp) -> Option<&WebhookSecret> {
+        let Self::Standard(secrets) = self else { return None };
+        let end = |live: &LiveSecret| live.not_after.map_or(i64::MAX, Timestamp::as_millis);
+        let live = secrets.iter().filter(|live| end(live) > now.as_millis());
+        live.max_by_key(|live| end(live)).map(|live| &live.secret)
+    }
+}
+
 /// A webhook, ready to be sent to.
 #[derive(Clone, Debug)]
 pub struct Webhook {
@@ -72,9 +82,26 @@ pub struct Webhook {
     pub timeout: Duration,
     pub max_in_flight: usize,
     pub ladder: String,
+    /// Zero: no limit.
+    pub rate_per_second: u32,
+    pub ordering: Ordering,
+    pub stuck_key: StuckKey,
     /// Partitions of its delivery topic.
     pub partitions: u32,
     pub signing: Signing,
+}
+
+impl Webhook {
+    /// What its owner chose, with the ladder that it names.
+    pub(crate) fn rules(&self, ladders: &Ladders) -> Rules {
+        Rules {
+            max_in_flight: self.max_in_flight,
+            ladder: Arc::clone(ladders.get_or_standard(&self.ladder)),
+            rate_per_second: self.rate_per_second,
+            ordering: self.ordering,
+            stuck_key: self.stuck_key,
+        }
+    }
 }
 
 /// The part of the request head that is the same for every attempt: content type,

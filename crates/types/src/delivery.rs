@@ -102,6 +102,32 @@ named! {
 }
 
 named! {
+    /// In which order a webhook gets its notifications (design §4).
+    Ordering {
+        /// As they come.
+        None = "none",
+        /// One in flight per order key within a lane.
+        PerKey = "perKey",
+        /// Everything in one lane, one in flight.
+        Strict = "strict",
+    }
+}
+
+named! {
+    /// What happens when the first notification of an order key does not get
+    /// through.
+    StuckKey {
+        /// Its successors wait until it does, also past the end of its ladder.
+        Wait = "wait",
+        /// At the end of its ladder the next one has its turn.
+        Skip = "skip",
+        /// As `Skip`, and a newer state of the same key and type takes the place
+        /// of one that has failed.
+        Supersede = "supersede",
+    }
+}
+
+named! {
     /// What an attempt came to, apart from the HTTP status, which stands beside
     /// it (`reliability-security.md` §7.5). `Http` is written `HTTP_<status>`.
     AttemptCode {

@@ -17,7 +17,8 @@ mod topic;
 pub use aad::{body_aad, otp_aad, quarantine_aad, snippet_aad};
 pub use clock::{BoxFuture, Clock, Rng};
 pub use delivery::{
-    AttemptCode, EndReason, FilterReason, NotificationState, QuarantineCode, Shape, WebhookStatus,
+    AttemptCode, EndReason, FilterReason, NotificationState, Ordering, QuarantineCode, Shape,
+    StuckKey, WebhookStatus,
 };
 pub use ids::{
     EventUid, HookOwner, IdError, NotificationId, RunId, TraceId, WebhookId, is_opaque_id,

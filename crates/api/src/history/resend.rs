@@ -229,6 +229,7 @@ fn delivery(item: &Item, run: RunId, trace: &str) -> NewRecord {
         created: item.created.as_millis(),
         traceparent: trace.to_owned(),
         resends: item.resends + 1,
+        number: item.number.unwrap_or(0),
     };
     NewRecord {
         key: Some(Bytes::copy_from_slice(item.order_key.as_bytes())),

@@ -6,7 +6,7 @@ use tidings_catalogue::{
     Catalogue,
     json::{Kind, Value},
 };
-use tidings_types::{ProductId, WebhookStatus};
+use tidings_types::{Ordering, ProductId, StuckKey, WebhookStatus};
 
 use super::headers::{self, HeaderInput};
 use crate::{
@@ -19,6 +19,8 @@ use crate::{
 const MAX_URL: usize = 255;
 /// What a webhook may have in flight when it does not say.
 pub(crate) const MAX_IN_FLIGHT: u32 = 64;
+/// The highest rate limit that can be asked for.
+const MAX_RATE: u32 = 100_000;
 /// How long an attempt may take when the webhook does not say.
 pub(crate) const TIMEOUT_MS: u32 = 15_000;
 
@@ -68,6 +70,9 @@ pub(crate) struct SettingsInput {
     pub(crate) ladder: Option<String>,
     pub(crate) max_in_flight: Option<u32>,
     pub(crate) timeout_ms: Option<u32>,
+    pub(crate) rate_limit_per_second: Option<u32>,
+    pub(crate) ordering: Option<Ordering>,
+    pub(crate) stuck_key: Option<StuckKey>,
     pub(crate) strict_legacy_envelope: bool,
 }
 
@@ -140,7 +145,6 @@ fn read_config(object: Object<'_>, config: &Config, faults: &mut Vec<Fault>) -> 
     }
     let headers =
         object.get("customHeaders").map(|value| headers::read(value, faults)).unwrap_or_default();
-    refuse_what_is_to_come(object, faults);
     ConfigInput { url: url.into_owned(), headers, settings: read_settings(object, config, faults) }
 }
 
@@ -154,20 +158,20 @@ pub(crate) fn check_url(url: &str, path: &str, config: &Config, faults: &mut Vec
     }
 }
 
-/// Settings that the contract names and this release does not have yet are
-/// refused, so that nobody relies on what is only stored.
-fn refuse_what_is_to_come(object: Object<'_>, faults: &mut Vec<Fault>) {
-    let mut refuse = |path: String, message: &'static str| faults.push(wrong(path, message));
-    if let Some(value) = object.get("ordering")
-        && value.string().as_deref() != Some("none")
-    {
-        refuse(value.path(), "must be none: this release keeps no order");
+/// A member that is one of a few words.
+fn word<T>(
+    object: Object<'_>,
+    name: &str,
+    from_name: impl Fn(&str) -> Option<T>,
+    message: &'static str,
+    faults: &mut Vec<Fault>,
+) -> Option<T> {
+    let value = object.get(name)?;
+    let read = value.string().and_then(|text| from_name(&text));
+    if read.is_none() {
+        faults.push(wrong(value.path(), message));
     }
-    for name in ["stuckKey", "rateLimitPerSecond"] {
-        if object.has(name) {
-            refuse(object.path(name), "is not available in this release");
-        }
-    }
+    read
 }
 
 fn read_settings(object: Object<'_>, config: &Config, faults: &mut Vec<Fault>) -> SettingsInput {
@@ -182,6 +186,21 @@ fn read_settings(object: Object<'_>, config: &Config, faults: &mut Vec<Fault>) -
         signatures: read_signatures(object, faults),
         max_in_flight: object.number("maxInFlight", 1, 256, faults),
         timeout_ms: object.number("timeoutMs", config.min_timeout_ms, 45_000, faults),
+        rate_limit_per_second: object.number("rateLimitPerSecond", 1, MAX_RATE, faults),
+        ordering: word(
+            object,
+            "ordering",
+            Ordering::from_name,
+            "must be none, perKey or strict",
+            faults,
+        ),
+        stuck_key: word(
+            object,
+            "stuckKey",
+            StuckKey::from_name,
+            "must be wait, skip or supersede",
+            faults,
+        ),
         strict_legacy_envelope: object.flag("strictLegacyEnvelope", faults).unwrap_or(false),
     }
 }

@@ -34,7 +34,10 @@ struct ConfigShape {
     url: String,
     custom_headers: Map<String, Value>,
     ordering: String,
+    stuck_key: String,
     ladder: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit_per_second: Option<u32>,
     max_in_flight: u32,
     timeout_ms: u64,
     signatures: Vec<String>,
@@ -61,7 +64,10 @@ pub(crate) fn shape(webhook: &Webhook, snapshot: &Snapshot, config: &Config) -> 
             url: webhook.url.clone(),
             custom_headers: headers(webhook),
             ordering: settings.ordering.clone(),
+            stuck_key: settings.stuck_key.clone(),
             ladder: settings.ladder.clone().unwrap_or_else(|| config.default_ladder.clone()),
+            rate_limit_per_second: (settings.rate_limit_per_second > 0)
+                .then_some(settings.rate_limit_per_second),
             max_in_flight: settings.max_in_flight,
             timeout_ms: u64::try_from(settings.timeout.as_millis()).unwrap_or(u64::MAX),
             signatures: settings.signatures.clone(),

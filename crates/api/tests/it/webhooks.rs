@@ -42,7 +42,7 @@ async fn the_documents_own_registration_is_taken() {
         json!({
             "url": "https://client_domain.com/webhook",
             "customHeaders": {"key 1": "Value 1"},
-            "ordering": "none", "ladder": "standard", "maxInFlight": 64, "timeoutMs": 15000,
+            "ordering": "none", "stuckKey": "wait", "ladder": "standard", "maxInFlight": 64, "timeoutMs": 15000,
             "signatures": ["v1"], "strictLegacyEnvelope": false,
         })
     );
@@ -114,10 +114,10 @@ async fn the_table_of_bad_registrations() {
             "EXCEEDS_MAXIMUM_CUSTOM_HEADER_LIMIT",
             "config.customHeaders",
         ),
-        (with_config("ordering", json!("strict")), 400, "INVALID_REQUEST_BODY", "config.ordering"),
-        (with_config("stuckKey", json!("wait")), 400, "INVALID_REQUEST_BODY", "config.stuckKey"),
+        (with_config("ordering", json!("perkey")), 400, "INVALID_REQUEST_BODY", "config.ordering"),
+        (with_config("stuckKey", json!(1)), 400, "INVALID_REQUEST_BODY", "config.stuckKey"),
         (
-            with_config("rateLimitPerSecond", json!(5)),
+            with_config("rateLimitPerSecond", json!(0)),
             400,
             "INVALID_REQUEST_BODY",
             "config.rateLimitPerSecond",

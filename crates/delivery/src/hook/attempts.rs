@@ -1,12 +1,17 @@
 //! What becomes of attempts and facts: the retry ladder, ends, and what the log's
 //! acknowledgement makes true.
 
+use std::time::Duration;
+
 use tidings_types::{AttemptCode, EndReason, Timestamp};
 
 use super::Hook;
 use crate::{
     Arrived, At, Attempt, Entry, Fact, FactKind, Process, Report, Standing, Totals, entry::Phase,
 };
+
+/// The shortest wait between attempts past the end of a ladder.
+const PAST_LADDER: Duration = Duration::from_secs(1);
 
 impl<B: Clone> Hook<B> {
     /// A body was read again. Gives the attempt to start, or `None` if the
@@ -112,6 +117,9 @@ impl<B: Clone> Hook<B> {
         if totals.first_failure == Timestamp::ZERO {
             totals.first_failure = now;
         }
+        if let Some(asked) = report.retry_after {
+            self.gate.pause(now, asked);
+        }
         let gone = report.attempt.http_status == 410;
         if gone {
             self.proposal = self.gate.gone(now, &process.limits.suspend).or(self.proposal);
@@ -121,11 +129,14 @@ impl<B: Clone> Hook<B> {
             totals = Totals { ladder_step: 0, first_attempt: Timestamp::ZERO, due: now, ..totals };
         } else {
             totals.ladder_step = totals.ladder_step.saturating_add(1);
-            if let Some(kind) = self.ends_failed(&totals, report.attempt.code, gone, now) {
+            if let Some(kind) = self.ends_failed(&entry, &totals, report.attempt.code, gone, now) {
                 self.end_attempt(at, kind, totals, report, now, process);
                 return;
             }
-            let wait = self.ladder.wait(totals.ladder_step, random);
+            let mut wait = self.rules.ladder.wait(totals.ladder_step, random);
+            if self.rules.ladder.is_past(totals.ladder_step) {
+                wait = wait.max(PAST_LADDER);
+            }
             // `Retry-After` never shortens a step.
             let wait = report.retry_after.map_or(wait, |asked| wait.max(asked));
             totals.due = now + wait;
@@ -139,6 +150,7 @@ impl<B: Clone> Hook<B> {
     /// Whether a failed attempt was the last one of its run.
     fn ends_failed(
         &self,
+        entry: &Entry,
         totals: &Totals,
         code: AttemptCode,
         gone: bool,
@@ -154,7 +166,8 @@ impl<B: Clone> Hook<B> {
         }
         // What no person repairs by waiting (`reliability-security.md` §2.6).
         let hopeless = matches!(code, AttemptCode::BlockedAddress | AttemptCode::BadConfig);
-        let over = self.ladder.is_over(totals.ladder_step, totals.first_attempt, now);
+        let over = self.rules.ladder.is_over(totals.ladder_step, totals.first_attempt, now)
+            && !self.waits_past_ladder(entry);
         (hopeless || over).then_some(FactKind::Undelivered(EndReason::Exhausted))
     }
 
@@ -207,16 +220,23 @@ impl<B: Clone> Hook<B> {
         let Some(state) = self.lane_mut(at.partition) else { return };
         let Some(open) = state.open.get_mut(&at.offset) else { return };
         if fact.kind == FactKind::TakenUp {
+            let entry = open.entry;
+            self.numbered(&entry, now, process);
             return;
         }
         state.changed = true;
-        match open.phase {
+        let phase = open.phase;
+        self.touch_health();
+        let Some(state) = self.lane_mut(at.partition) else { return };
+        let Some(open) = state.open.get_mut(&at.offset) else { return };
+        match phase {
             Phase::Ending if fact.kind.is_end() => {
                 let notification = open.entry.notification;
                 state.open.remove(&at.offset);
                 if self.open_ids.get(&notification) == Some(&at) {
                     self.open_ids.remove(&notification);
                 }
+                self.leave_queue(&fact.entry);
             }
             Phase::Reporting(totals) => {
                 open.entry.totals = totals;
@@ -226,9 +246,17 @@ impl<B: Clone> Hook<B> {
                     process.kept_bytes += open.size;
                     open.body = body;
                 }
+                let entry = open.entry;
                 state.wait(at.offset);
+                self.order.stick(&entry);
+                self.supersede(&entry, now, process);
             }
-            Phase::Ending | Phase::Waiting | Phase::Loading | Phase::InFlight => {}
+            Phase::Numbering
+            | Phase::Blocked
+            | Phase::Ending
+            | Phase::Waiting
+            | Phase::Loading
+            | Phase::InFlight => {}
         }
     }
 }

@@ -1,6 +1,8 @@
 //! To and from the log: checkpoints, what a takeover puts back, and trimming.
 
-use tidings_types::{Lane, NotificationId, Offset, Partition, RunId, Sabotage, Timestamp};
+use tidings_types::{
+    Lane, NotificationId, Offset, Ordering, Partition, RunId, Sabotage, Timestamp,
+};
 
 use super::{BOTH, Hook, index};
 use crate::{
@@ -36,12 +38,12 @@ impl<B: Clone> Hook<B> {
                 &checkpoint.gone,
             );
         }
+        self.order.restore(checkpoint.standard_number, checkpoint.urgent_number);
         let lane = Lane::from_partition(partition);
         let mut state = PartitionState::new(checkpoint.next);
         state.last = checkpoint.last;
         for entry in &checkpoint.open {
             let mut entry = *entry;
-            entry.lane = lane;
             entry.totals = self.guard_due(entry.totals, now);
             self.remember(process, &entry);
             self.open_ids.entry(entry.notification).or_insert(entry.at);
@@ -54,6 +56,8 @@ impl<B: Clone> Hook<B> {
                     body: None,
                     size: 0,
                     joined: false,
+                    // A number without an attempt is said again.
+                    is_numbered: entry.totals.attempts > 0,
                 },
             );
             state.waiting.insert((entry.totals.due, entry.at.offset));
@@ -65,12 +69,19 @@ impl<B: Clone> Hook<B> {
         }
         state.marked_trim = state.needed_from();
         self.lanes[index(lane)] = Some(state);
+        for entry in &checkpoint.open {
+            self.queue_restored(entry);
+        }
+        let is_strict = self.rules.ordering == Ordering::Strict;
+        if is_strict && checkpoint.open.iter().any(|entry| entry.lane == Lane::Urgent) {
+            self.draining = Some(checkpoint.next);
+        }
     }
 
     /// Never waits longer than twice the step (or an hour that the endpoint may
     /// have asked for), whatever another process's clock said (R-S §2.7).
     fn guard_due(&self, mut totals: Totals, now: Timestamp) -> Totals {
-        let longest = (self.ladder.step(totals.ladder_step) * 2).max(MAX_RETRY_AFTER);
+        let longest = (self.rules.ladder.step(totals.ladder_step) * 2).max(MAX_RETRY_AFTER);
         totals.due = totals.due.min(now + longest);
         totals
     }
@@ -114,6 +125,11 @@ impl<B: Clone> Hook<B> {
         }
     }
 
+    /// What stands in the checkpoint of partition 0 has changed.
+    pub(super) fn touch_health(&mut self) {
+        self.touch(Lane::Standard.partition());
+    }
+
     /// Cuts a checkpoint at this moment, and says from where on its state needs
     /// the log; that is given back with [`Hook::marked`] once a mark stands behind
     /// the checkpoint.
@@ -122,7 +138,7 @@ impl<B: Clone> Hook<B> {
         partition: Partition,
         sabotage: Sabotage,
     ) -> Option<(Checkpoint, Offset)> {
-        let gate = self.gate.clone();
+        let (gate, numbers) = (self.gate.clone(), self.order.numbers());
         let state = self.lane_mut(partition)?;
         state.changed = false;
         let folded = if sabotage.is(Sabotage::NoFoldedInCheckpoint) {
@@ -138,6 +154,7 @@ impl<B: Clone> Hook<B> {
             ..Checkpoint::default()
         };
         if partition == 0 {
+            [checkpoint.standard_number, checkpoint.urgent_number] = numbers;
             checkpoint.failed_in_a_row = gate.failed_in_a_row();
             checkpoint.failing_since = gate.failing_since();
             checkpoint.gone = gate.gone_times().to_vec();

@@ -1,7 +1,7 @@
 //! From the log into the state: reading ahead, taking up, dropping duplicates,
 //! joining resends, and choosing what starts next.
 
-use tidings_types::{EndReason, Lane, Offset, Partition, Sabotage, Timestamp};
+use tidings_types::{EndReason, Lane, Offset, Ordering, Partition, Sabotage, Timestamp};
 
 use super::{Attempt, BOTH, Hook, Reading, Step, index};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What the record at the head of a lane led to.
-enum Head<B> {
+pub(super) enum Head<B> {
     /// It is taken care of; look at the next one.
     Passed,
     Start(Attempt<B>),
@@ -90,6 +90,7 @@ impl<B: Clone> Hook<B> {
             self.sweep(now, process);
             return Step::Idle;
         }
+        self.wake = None;
         for lane in BOTH {
             match self.next_in(lane, now, process) {
                 Step::Idle => {}
@@ -112,7 +113,7 @@ impl<B: Clone> Hook<B> {
             let first = state.waiting.first().filter(|(due, _)| ends_all || *due <= now);
             if let Some(&(_, offset)) = first {
                 let at = At { partition: lane.partition(), offset };
-                match self.next_open(at, lane, now, process) {
+                match self.next_open(at, now, process) {
                     None => continue,
                     Some(step) => return step,
                 }
@@ -126,15 +127,9 @@ impl<B: Clone> Hook<B> {
     }
 
     /// An open notification is due. `None`: it has ended, look at the next one.
-    fn next_open(
-        &mut self,
-        at: At,
-        lane: Lane,
-        now: Timestamp,
-        process: &mut Process,
-    ) -> Option<Step<B>> {
+    fn next_open(&mut self, at: At, now: Timestamp, process: &mut Process) -> Option<Step<B>> {
         let open = self.lane(at.partition)?.open.get(&at.offset)?;
-        let entry = open.entry;
+        let (entry, is_numbered) = (open.entry, open.is_numbered);
         if let Some(kind) = ends_unsent(self.gate.standing(), open.deadline, now) {
             if !self.may_end_unsent(now) {
                 return Some(Step::Idle);
@@ -147,8 +142,15 @@ impl<B: Clone> Hook<B> {
             self.end(process, at, FactKind::Joined, now, None);
             return None;
         }
-        let open_now = self.open();
-        if self.gate.may_start(lane, Asks::Open, open_now, process.room()) != Verdict::Go {
+        if entry.queue.is_some() && !is_numbered {
+            self.say_number(&entry, now, process);
+            return None;
+        }
+        if self.waits_for_resumed(&entry) {
+            return Some(Step::Idle);
+        }
+        let (lane, open_now) = (entry.lane, self.open());
+        if !self.may_start(lane, Asks::Open, open_now, now, process) {
             return Some(Step::Idle);
         }
         let state = self.lane_mut(at.partition)?;
@@ -165,7 +167,7 @@ impl<B: Clone> Hook<B> {
                 Step::Load(at)
             }
         };
-        self.gate.started(lane);
+        self.gate.started(lane, now);
         *process.place(lane) += 1;
         Some(step)
     }
@@ -184,13 +186,7 @@ impl<B: Clone> Hook<B> {
                 return Head::Passed;
             }
         };
-        let entry = Entry {
-            at: At { partition: lane.partition(), offset: arrived.offset },
-            notification: arrived.notification,
-            run: arrived.run,
-            lane: arrived.lane,
-            totals: Totals::default(),
-        };
+        let mut entry = self.entry_of(lane, arrived);
         if let Some(passed) = self.known_already(lane, &entry, process) {
             return passed;
         }
@@ -199,6 +195,7 @@ impl<B: Clone> Hook<B> {
             if !self.may_end_unsent(now) {
                 return Head::Waits;
             }
+            self.give_number(&mut entry);
             self.take_up(lane, entry, process);
             self.end(process, entry.at, kind, now, None);
             return Head::Passed;
@@ -208,7 +205,10 @@ impl<B: Clone> Hook<B> {
             self.end(process, entry.at, FactKind::Joined, now, None);
             return Head::Passed;
         }
-        if self.gate.may_start(lane, Asks::New, open_now, process.room()) != Verdict::Go {
+        if entry.queue.is_some() {
+            return self.take_up_in_order(lane, entry, now, process);
+        }
+        if !self.may_start(entry.lane, Asks::New, open_now, now, process) {
             return Head::Waits;
         }
         if open_now >= process.limits.max_open {
@@ -216,12 +216,35 @@ impl<B: Clone> Hook<B> {
         }
         let Some(body) = self.take_up(lane, entry, process) else { return Head::Passed };
         self.open_ids.insert(entry.notification, entry.at);
-        self.gate.started(lane);
-        *process.place(lane) += 1;
+        self.gate.started(entry.lane, now);
+        *process.place(entry.lane) += 1;
         let open = self.lane_mut(entry.at.partition).and_then(|s| s.open.get_mut(&entry.at.offset));
         let Some(open) = open else { return Head::Passed };
         open.phase = Phase::InFlight;
         Head::Start(begin(open, body, now))
+    }
+
+    /// Asks the gate, and notes when it wants to be asked again.
+    fn may_start(
+        &mut self,
+        lane: Lane,
+        asks: Asks,
+        open: usize,
+        now: Timestamp,
+        process: &Process,
+    ) -> bool {
+        let is_strict = self.rules.ordering == Ordering::Strict;
+        if is_strict && (self.gate.in_flight() > 0 || (lane == Lane::Standard && self.drains())) {
+            return false;
+        }
+        match self.gate.may_start(lane, asks, open, process.room(), now) {
+            Verdict::Go => true,
+            Verdict::WaitUntil(wake) => {
+                self.wake = Some(self.wake.map_or(wake, |before| before.min(wake)));
+                false
+            }
+            Verdict::Full | Verdict::Failing | Verdict::NotActive => false,
+        }
     }
 
     fn head_deadline(&self, lane: Lane) -> Option<Timestamp> {
@@ -271,22 +294,25 @@ impl<B: Clone> Hook<B> {
     /// A notification that was open before the takeover is open again.
     fn resume_open(&mut self, lane: Lane, folded: &Entry, process: &mut Process) {
         let mut entry = *folded;
-        entry.lane = lane;
+        entry.queue = self.queue_of_resumed(lane, entry.totals.number);
         let body = self.take_up(lane, entry, process);
         self.open_ids.entry(entry.notification).or_insert(entry.at);
         let Some(state) = self.lanes[index(lane)].as_mut() else { return };
-        if let Some(open) = state.open.get_mut(&entry.at.offset)
-            && let Some(body) = body
-        {
-            process.kept_bytes += open.size;
-            open.body = Some(body);
+        if let Some(open) = state.open.get_mut(&entry.at.offset) {
+            // What outcomes told, they have.
+            open.is_numbered = true;
+            if let Some(body) = body {
+                process.kept_bytes += open.size;
+                open.body = Some(body);
+            }
         }
         state.wait(entry.at.offset);
+        self.queue_restored(&entry);
     }
 
     /// Moves the head record to the open ones, in phase Ending; who called decides
     /// what follows. Gives its body.
-    fn take_up(&mut self, lane: Lane, entry: Entry, process: &mut Process) -> Option<B> {
+    pub(super) fn take_up(&mut self, lane: Lane, entry: Entry, process: &mut Process) -> Option<B> {
         let Some(Ahead::Record(arrived)) = self.pop_ahead(lane, process) else { return None };
         self.pass(lane, arrived.offset, Some(&entry));
         self.remember(process, &entry);
@@ -300,6 +326,7 @@ impl<B: Clone> Hook<B> {
                 body: None,
                 size: arrived.size,
                 joined: false,
+                is_numbered: false,
             },
         );
         Some(arrived.body)
@@ -344,6 +371,11 @@ impl<B: Clone> Hook<B> {
                 open.entry.totals = totals;
                 state.waiting.insert((totals.due, at.offset));
             }
+            // Due at once when it has its turn.
+            Phase::Numbering | Phase::Blocked => {
+                totals = fresh(totals, now);
+                open.entry.totals = totals;
+            }
             Phase::Loading | Phase::InFlight => {
                 open.joined = true;
                 totals = fresh(totals, now);
@@ -355,14 +387,16 @@ impl<B: Clone> Hook<B> {
         }
         let entry = Entry { totals, ..open.entry };
         state.changed = true;
+        self.gate.resume();
         self.say(process, Fact { kind: FactKind::TakenUp, entry, time: now, attempt: None });
         true
     }
 
     /// Ends the notification of a lane that has waited longest.
-    fn end_oldest(&mut self, lane: Lane, now: Timestamp, process: &mut Process) {
+    pub(super) fn end_oldest(&mut self, lane: Lane, now: Timestamp, process: &mut Process) {
         let Some(state) = &self.lanes[index(lane)] else { return };
-        let oldest = state.open.values().find(|open| open.phase == Phase::Waiting);
+        let waits = |phase: Phase| matches!(phase, Phase::Waiting | Phase::Blocked);
+        let oldest = state.open.values().find(|open| waits(open.phase));
         let Some(at) = oldest.map(|open| open.entry.at) else { return };
         self.end(process, at, FactKind::Undelivered(EndReason::TooManyOpen), now, None);
     }
@@ -399,6 +433,7 @@ pub(super) fn begin<B>(open: &mut Open<B>, body: B, now: Timestamp) -> Attempt<B
         run: open.entry.run,
         lane: open.entry.lane,
         number: totals.attempts.saturating_add(1),
+        sequence: (totals.number != 0).then_some(totals.number),
         body,
     }
 }

@@ -6,12 +6,12 @@ use proptest::prelude::*;
 use tidings_types::{AttemptCode, Sabotage};
 
 use super::*;
-use crate::{Arrived, Checkpoint, Limits, OutcomeSeen, Report, SlotEvent, SlotFold};
+use crate::{Arrived, Checkpoint, Ladder, Limits, OutcomeSeen, Report, SlotEvent, SlotFold};
 
 fn hook() -> (Hook<u32>, Process) {
     let ladder = Ladder::new([0, 10, 10, 10].map(Duration::from_millis).to_vec()).unwrap();
     let id = WebhookId::from_bytes([1; 16]);
-    let mut hook = Hook::new(id, Standing::Active, 4, Arc::new(ladder));
+    let mut hook = Hook::new(id, Standing::Active, Rules::plain(4, Arc::new(ladder)));
     hook.add_partition(0, 0);
     (hook, Process::new(Limits::default()))
 }
@@ -23,6 +23,9 @@ fn arrived(offset: u64, n: u8, run: u8) -> Arrived<u32> {
         run: RunId::from_bytes([run; 16]),
         lane: Lane::Standard,
         deadline: None,
+        order_key: u128::from(n),
+        state_key: None,
+        number: 0,
         size: 100,
         body: u32::from(n),
     }

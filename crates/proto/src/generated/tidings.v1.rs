@@ -194,6 +194,9 @@ pub struct DeliveryRecord {
     /// How often this notification was resent before (first delivery: 0).
     #[prost(uint32, tag = "14")]
     pub resends: u32,
+    /// Of a resend: the number that its notification has in its lane; 0: none.
+    #[prost(uint64, tag = "15")]
+    pub number: u64,
 }
 /// Many facts, one record per flush.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -342,6 +345,12 @@ pub struct OpenEntry {
     pub number: u64,
     #[prost(enumeration = "Lane", tag = "10")]
     pub lane: i32,
+    /// Of an ordered webhook: the order key, hashed, 16 bytes...
+    #[prost(bytes = "bytes", tag = "11")]
+    pub queue: ::prost::bytes::Bytes,
+    /// ...and of a type that is a state: key and type, hashed.
+    #[prost(bytes = "bytes", tag = "12")]
+    pub state: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FoldedEntry {

@@ -61,7 +61,8 @@ impl Running {
             }
         };
         let now = self.deps.clock.now();
-        let request = request::build(&webhook, record, &id, attempt.number, body, now);
+        let order = attempt.sequence.map(|number| (attempt.lane, number));
+        let request = request::build(&webhook, record, &id, (attempt.number, order), body, now);
         let Some(request) = request else {
             self.finish_unsent(key, attempt);
             return;

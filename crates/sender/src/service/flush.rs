@@ -47,7 +47,7 @@ impl Running {
             owner.unacknowledged = owner.unacknowledged.saturating_sub(sent.facts.len());
             owner.position = owner.position.max(offset + 1);
         }
-        let mut counts = [0_u64; 7];
+        let mut counts = [0_u64; 8];
         for pending in sent.facts {
             let kind = pending.said.fact.kind;
             if let Some(count) = counts.get_mut(kind_index(kind)) {
@@ -72,7 +72,7 @@ impl Running {
     }
 }
 
-const KINDS: [FactKind; 7] = [
+const KINDS: [FactKind; 8] = [
     FactKind::TakenUp,
     FactKind::AttemptFailed,
     FactKind::Delivered,
@@ -80,6 +80,7 @@ const KINDS: [FactKind; 7] = [
     FactKind::Expired,
     FactKind::Cancelled,
     FactKind::Joined,
+    FactKind::Superseded,
 ];
 
 const fn kind_index(kind: FactKind) -> usize {
@@ -91,5 +92,6 @@ const fn kind_index(kind: FactKind) -> usize {
         FactKind::Expired => 4,
         FactKind::Cancelled => 5,
         FactKind::Joined => 6,
+        FactKind::Superseded => 7,
     }
 }

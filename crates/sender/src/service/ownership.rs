@@ -212,9 +212,9 @@ impl Running {
         checkpoints: &BTreeMap<(WebhookId, Partition), Checkpoint>,
     ) -> RowKey {
         let now = self.now();
-        let ladder = Arc::clone(self.config.ladders.get_or_standard(&webhook.ladder));
+        let rules = webhook.rules(&self.config.ladders);
         let (id, partitions) = (webhook.id, webhook.partitions.clamp(1, 2));
-        let mut hook = Hook::new(id, webhook.standing, webhook.max_in_flight, ladder);
+        let mut hook = Hook::new(id, webhook.standing, rules);
         self.process.hooks = self.table.len() + 1;
         for partition in 0..2 {
             match checkpoints.get(&(id, partition)) {

@@ -2,7 +2,7 @@
 
 use tidings_broker::{Fetched, ReadError, Record};
 use tidings_delivery::Standing;
-use tidings_types::{Partition, TopicPartition};
+use tidings_types::{Ordering, Partition, TopicPartition};
 
 use super::Running;
 use crate::{
@@ -26,9 +26,16 @@ impl Running {
 
     fn take_in(&mut self, key: RowKey, partition: Partition, records: &[Record]) {
         let Some(row) = self.table.get_mut(key) else { return };
+        let is_ordered = row.webhook.ordering != Ordering::None;
         for record in records {
             match records::arrived(record) {
-                Some(arrived) => row.hook.arrived(partition, arrived, &mut self.process),
+                Some(mut arrived) => {
+                    if is_ordered {
+                        let is_state = self.config.states.contains(&arrived.body.event_type);
+                        records::fill_keys(&mut arrived, is_state);
+                    }
+                    row.hook.arrived(partition, arrived, &mut self.process);
+                }
                 None => {
                     self.deps.metrics.undecodable.inc();
                     tracing::error!(webhook = %row.webhook.id, partition, offset = record.offset, "a delivery record does not decode and is passed over");

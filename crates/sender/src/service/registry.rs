@@ -48,12 +48,21 @@ impl Running {
         if Arc::ptr_eq(&row.webhook, &webhook) {
             return;
         }
-        let ladder = Arc::clone(self.config.ladders.get_or_standard(&webhook.ladder));
-        row.hook.set(webhook.standing, webhook.max_in_flight, ladder, now, &mut self.process);
+        let rules = webhook.rules(&self.config.ladders);
+        row.hook.set(webhook.standing, rules, now, &mut self.process);
         for partition in 0..webhook.partitions.clamp(1, 2) {
             row.hook.add_partition(partition, 0);
         }
+        let reorders = row.webhook.ordering != webhook.ordering;
         row.webhook = webhook;
+        if reorders {
+            // What was read ahead has no order keys, or needs none: read anew.
+            for partition in [0, 1] {
+                self.readers.unassign(&row.partition(partition));
+                row.hook.drop_ahead(partition, &mut self.process);
+            }
+            row.reading = Default::default();
+        }
         self.table.make_ready(key);
         self.settle(key);
     }

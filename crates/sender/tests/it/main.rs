@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidings_delivery::Standing;
 use tidings_proto::v1::OutcomeKind as Kind;
-use tidings_types::{Clock as _, TopicPartition, names};
+use tidings_types::{Clock as _, Ordering, TopicPartition, names};
 
 use crate::world::{Answer, World, hook_id, notification};
 
@@ -273,6 +273,113 @@ async fn nothing_but_failures_suspends_the_webhook_and_ends_its_queue() {
     let facts = world.facts().await;
     let suspended = facts.iter().filter(|fact| fact.reason == "suspended").count();
     assert!(suspended > 200, "{suspended}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_fifty_a_second_the_endpoint_counts_45_to_50_in_each_second() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    world.hooks.change(hook_id(1), |webhook| webhook.rate_per_second = 50);
+    world.sender(1);
+    world.deliver(hook_id(1), 0..1000).await;
+    world.until("a first call", |calls| !calls.is_empty()).await;
+    world.pass(seconds(15)).await;
+    let calls = world.calls();
+    let first = calls[0].at;
+    for second in 1..14 {
+        let from = first + seconds(second);
+        let count = calls.iter().filter(|c| (from..from + seconds(1)).contains(&c.at)).count();
+        assert!((45..=50).contains(&count), "{count} in second {second}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_pauses_the_whole_webhook() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    let first = notification(1).to_string();
+    world.behave(move |call| match call.attempt {
+        1 if call.id == first => Answer::RetryAfter(429, "7"),
+        _ => Answer::Status(200),
+    });
+    world.sender(1);
+    world.deliver(hook_id(1), [1]).await;
+    world.until("it is asked to wait", |calls| calls.len() == 1).await;
+    world.pass(seconds(1)).await;
+    world.deliver(hook_id(1), 2..20).await;
+    world.pass(seconds(5)).await;
+    assert_eq!(world.calls().len(), 1);
+    world.until("all", |calls| calls.len() == 20).await;
+}
+
+/// The number of a call, checked against its signature.
+fn sequence(call: &world::Call) -> (String, u64) {
+    let header = call.headers["x-eds-sequence"].to_str().unwrap();
+    let (place, signature) = header.split_once("; v1=").unwrap();
+    let (lane, number) = place.split_once('.').unwrap();
+    let number = number.parse().unwrap();
+    let timestamp: i64 = call.headers["webhook-timestamp"].to_str().unwrap().parse().unwrap();
+    let secret = tidings_signing::WebhookSecret::from_bytes(&[1; 32]);
+    let lane_named = tidings_types::Lane::Standard;
+    assert_eq!(signature, secret.sign_sequence(&call.id, timestamp, lane_named, number));
+    (lane.to_owned(), number)
+}
+
+#[tokio::test(start_paused = true)]
+async fn per_key_numbers_are_signed_and_a_stuck_key_holds_only_itself_also_over_a_takeover() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    world.hooks.change(hook_id(1), |webhook| webhook.ordering = Ordering::PerKey);
+    // Three keys: those of the third fail until told otherwise.
+    let stuck: Vec<String> =
+        (0..60).filter(|n| n % 3 == 2).map(|n| notification(n).to_string()).collect();
+    let fails = stuck.clone();
+    world.behave(move |call| Answer::Status(if fails.contains(&call.id) { 500 } else { 200 }));
+    let (_, first) = world.sender(1);
+    let keyed = |world: &World, numbers: std::ops::Range<u32>| -> Vec<_> {
+        numbers.map(|n| world.keyed(n, &format!("key {}", n % 3))).collect()
+    };
+    let records = keyed(&world, 0..60);
+    world.append(hook_id(1), records).await;
+    world.pass(seconds(20)).await;
+    first.abort();
+    world.behave(|_| Answer::Status(200));
+    let records = keyed(&world, 60..63);
+    world.append(hook_id(1), records).await;
+    world.sender(2);
+    world
+        .until("all", |calls| {
+            let ids: std::collections::BTreeSet<_> = calls.iter().map(|call| &call.id).collect();
+            ids.len() == 63
+        })
+        .await;
+    world.pass(seconds(5)).await;
+    let mut by_key: std::collections::BTreeMap<u32, Vec<u32>> = Default::default();
+    for call in world.calls() {
+        let n = (0..63).find(|n| notification(*n).to_string() == call.id).unwrap();
+        assert_eq!(sequence(&call), ("standard".to_owned(), u64::from(n) + 1));
+        by_key.entry(n % 3).or_default().push(n);
+    }
+    for (key, mut calls) in by_key {
+        assert!(calls.is_sorted(), "{key}: {calls:?}");
+        assert_eq!(key == 2, calls.iter().filter(|n| **n == 2).count() > 1);
+        calls.dedup();
+        assert_eq!(calls.len(), 21);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn strict_order_is_one_at_a_time_and_in_the_order_of_the_log() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    world.hooks.change(hook_id(1), |webhook| webhook.ordering = Ordering::Strict);
+    world.behave(|call| Answer::Status(if call.attempt == 1 { 500 } else { 200 }));
+    world.sender(1);
+    world.deliver(hook_id(1), 0..100).await;
+    world.until("all", |calls| calls.len() == 200).await;
+    let ids: Vec<String> = world.calls().into_iter().map(|call| call.id).collect();
+    let expected: Vec<String> = (0..200).map(|place| notification(place / 2).to_string()).collect();
+    assert_eq!(ids, expected);
 }
 
 #[tokio::test(start_paused = true)]

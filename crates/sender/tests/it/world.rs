@@ -18,8 +18,8 @@ use tidings_sender::{
 use tidings_signing::{KeyBook, KeyRing, SealKey, WebhookSecret, slot};
 use tidings_testkit::{SeededRng, TokioClock};
 use tidings_types::{
-    AttemptCode, BoxFuture, Clock, NotificationId, Sabotage, Slot, Timestamp, TopicName,
-    TopicPartition, WebhookId, names,
+    AttemptCode, BoxFuture, Clock, NotificationId, Ordering, Sabotage, Slot, StuckKey, Timestamp,
+    TopicName, TopicPartition, WebhookId, names,
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -267,6 +267,9 @@ impl World {
             timeout: Duration::from_secs(15),
             max_in_flight: 64,
             ladder: "test".to_owned(),
+            rate_per_second: 0,
+            ordering: Ordering::None,
+            stuck_key: StuckKey::Wait,
             partitions: 1,
             signing: Signing::Standard(vec![LiveSecret {
                 secret: WebhookSecret::from_bytes(&[1; 32]),
@@ -280,6 +283,15 @@ impl World {
     }
 
     pub(crate) fn record(&self, n: u32, run: &[u8], deadline: i64) -> NewRecord {
+        self.record_of(n, run, deadline, "")
+    }
+
+    /// A first delivery with an order key.
+    pub(crate) fn keyed(&self, n: u32, key: &str) -> NewRecord {
+        self.record_of(n, &[0; 16], 0, key)
+    }
+
+    fn record_of(&self, n: u32, run: &[u8], deadline: i64, key: &str) -> NewRecord {
         let uid = [u8::try_from(n % 251).unwrap(); 32];
         let mut aad = b"body".to_vec();
         aad.extend_from_slice(&uid);
@@ -287,6 +299,7 @@ impl World {
         let plain = format!("{{\"id\":\"{}\",\"n\":{n}}}", "_".repeat(36));
         let mut nonce = [0; 12];
         nonce[..4].copy_from_slice(&n.to_be_bytes());
+        let order_key = key.to_owned();
         let key = SealKey::Body { issuer: "7001", at: self.clock.now() };
         let sealed = self.ring.seal(&key, &aad, plain.as_bytes(), nonce);
         let record = v1::DeliveryRecord {
@@ -297,6 +310,7 @@ impl World {
             tenant: "pm:20".to_owned(),
             issuer: "7001".to_owned(),
             deadline,
+            order_key,
             body: Some(v1::Body {
                 sealed: Some(v1::Sealed {
                     key: sealed.key,

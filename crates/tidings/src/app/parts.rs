@@ -190,6 +190,12 @@ impl Shared {
             session: settings.session,
             checkpoint_interval: settings.checkpoint_interval,
             ladders: ladders(settings).map_err(Failure::Usage)?,
+            states: self
+                .catalogue
+                .types()
+                .filter(|kind| kind.is_state())
+                .map(|kind| kind.name().to_owned())
+                .collect(),
             limits,
             user_agent: USER_AGENT.to_owned(),
             ..tidings_sender::Config::default()
@@ -396,8 +402,18 @@ fn ladders(settings: &Settings) -> anyhow::Result<Ladders> {
     for (name, waits) in &settings.delivery.ladders {
         let ladder = Ladder::new(waits.clone())
             .with_context(|| format!("setting `delivery.ladders.{name}`"))?;
-        tracing::info!(name, window = ?ladder.window(), "ladder");
         ladders.define(name, ladder);
+    }
+    for name in ladders.names() {
+        let ladder = ladders.get_or_standard(name);
+        let window = ladder.window();
+        tracing::info!(
+            name,
+            attempts = ladder.len(),
+            at_least = ?window,
+            at_most = ?(window + window / 10),
+            "a ladder, and how long it takes from its first attempt to its last"
+        );
     }
     Ok(ladders)
 }

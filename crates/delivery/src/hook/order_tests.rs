@@ -1,0 +1,391 @@
+//! Order over any sequence of events and takeovers.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use proptest::prelude::*;
+use tidings_types::{AttemptCode, Sabotage};
+
+use super::*;
+use crate::{Arrived, Checkpoint, Ladder, Limits, OutcomeSeen, Report, SlotEvent, SlotFold};
+
+const ID: WebhookId = WebhookId::from_bytes([1; 16]);
+
+fn rules(ordering: Ordering, stuck_key: StuckKey) -> Rules {
+    let ladder = Ladder::new([0, 10, 10].map(Duration::from_millis).to_vec()).unwrap();
+    Rules { ordering, stuck_key, ..Rules::plain(4, Arc::new(ladder)) }
+}
+
+fn arrived(partition: u8, offset: u64, key: u8) -> Arrived<u8> {
+    let mut id = [key; 16];
+    id[0] = partition;
+    id[8..].copy_from_slice(&offset.to_be_bytes());
+    Arrived {
+        offset,
+        notification: NotificationId::from_bytes(id),
+        run: RunId::FIRST,
+        lane: Lane::Standard,
+        deadline: None,
+        order_key: u128::from(key) + 1,
+        state_key: (key % 2 == 0).then_some(u128::from(key) + 1000),
+        number: 0,
+        size: 100,
+        body: key,
+    }
+}
+
+fn report(ok: bool) -> Report {
+    let (code, http_status) =
+        if ok { (AttemptCode::Delivered, 200) } else { (AttemptCode::Http, 500) };
+    Report {
+        attempt: AttemptFact { code, http_status, duration: Duration::ZERO },
+        retry_after: None,
+    }
+}
+
+/// Two partitions of one ordered webhook, their log, and an owner that is replaced
+/// at any moment.
+struct Run {
+    rules: Rules,
+    logs: [Vec<Arrived<u8>>; 2],
+    read: [usize; 2],
+    outcomes: Vec<Fact>,
+    checkpoints: [Checkpoint; 2],
+    mark: usize,
+    hook: Hook<u8>,
+    process: Process,
+    flying: Vec<At>,
+    time: i64,
+    accepted: Vec<(Lane, u8, u64)>,
+}
+
+impl Run {
+    fn new(rules: &Rules) -> Self {
+        let mut hook = Hook::new(ID, Standing::Active, rules.clone());
+        hook.add_partition(0, 0);
+        hook.add_partition(1, 0);
+        Self {
+            rules: rules.clone(),
+            logs: [Vec::new(), Vec::new()],
+            read: [0, 0],
+            outcomes: Vec::new(),
+            checkpoints: [Checkpoint::default(), Checkpoint::default()],
+            mark: 0,
+            hook,
+            process: Process::new(Limits::default()),
+            flying: Vec::new(),
+            time: 0,
+            accepted: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + self.time)
+    }
+
+    fn read_on(&mut self) {
+        for (partition, log) in (0..).zip(&self.logs) {
+            let read = &mut self.read[usize::try_from(partition).unwrap()];
+            for record in &log[*read..] {
+                self.hook.arrived(partition, record.clone(), &mut self.process);
+            }
+            *read = log.len();
+        }
+    }
+
+    fn entry(&self, at: At) -> Entry {
+        self.hook.lane(at.partition).unwrap().open[&at.offset].entry
+    }
+
+    fn fly(&mut self, at: At) {
+        let entry = self.entry(at);
+        let number = entry.totals.number;
+        assert!(number > 0, "an attempt without a number");
+        let said = |fact: &Fact| fact.entry.at == at && fact.entry.totals.number == number;
+        assert!(self.outcomes.iter().any(said), "an attempt before the log has its number");
+        for other in &self.flying {
+            let other = self.entry(*other);
+            assert!(other.lane != entry.lane || other.queue != entry.queue, "two of a queue");
+            assert!(self.rules.ordering != Ordering::Strict, "two at a time");
+        }
+        self.flying.push(at);
+    }
+
+    fn start(&mut self) {
+        match self.hook.next(self.now(), &mut self.process) {
+            Step::Attempt(attempt) => self.fly(attempt.at),
+            Step::Load(at) => {
+                let log = &self.logs[usize::try_from(at.partition).unwrap()];
+                let record = log[usize::try_from(at.offset).unwrap()].clone();
+                let now = self.now();
+                if self.hook.loaded(at, Some(record), now, &mut self.process).is_some() {
+                    self.fly(at);
+                }
+            }
+            Step::Idle => {}
+        }
+    }
+
+    fn finish(&mut self, n: u8, ok: bool) {
+        if self.flying.is_empty() {
+            return;
+        }
+        let at = self.flying.remove(usize::from(n) % self.flying.len());
+        if ok {
+            let entry = self.entry(at);
+            let key = self.logs[usize::try_from(at.partition).unwrap()]
+                [usize::try_from(at.offset).unwrap()]
+            .body;
+            let key = if self.rules.ordering == Ordering::Strict { 0 } else { key };
+            self.accepted.push((entry.lane, key, entry.totals.number));
+        }
+        let now = self.now();
+        self.hook.finished(at, &report(ok), now, 7, &mut self.process);
+    }
+
+    fn acknowledge(&mut self, at_most: usize) {
+        let facts: Vec<Fact> = self.hook.facts().collect();
+        // What is not acknowledged may still be in the log.
+        for (place, fact) in facts.into_iter().enumerate() {
+            self.outcomes.push(fact);
+            if place < at_most {
+                let now = self.now();
+                self.hook.acknowledged(&fact, Some(0), now, &mut self.process);
+            } else {
+                self.hook.facts.push(fact);
+            }
+        }
+    }
+
+    fn take_over(&mut self) {
+        let mut fold = SlotFold::new(Sabotage::None);
+        fold.slot_record(0, 0, SlotEvent::Took);
+        for (partition, checkpoint) in (0..).zip(self.checkpoints.clone()) {
+            for part in checkpoint.into_parts(ID, partition, 1, 3) {
+                fold.slot_record(1, 0, SlotEvent::Checkpoint(part));
+            }
+        }
+        fold.slot_record(2, 0, SlotEvent::Mark { outcomes_next: 0 });
+        for fact in &self.outcomes[self.mark..] {
+            let mut entry = fact.entry;
+            entry.queue = None; // An outcome does not tell it.
+            let (kind, time) = (fact.kind, fact.time);
+            fold.outcome(&OutcomeSeen { webhook: ID, entry, kind, took: 0, time, gone: false });
+        }
+        let (checkpoints, _) = fold.finish();
+        self.process = Process::new(Limits::default());
+        self.hook = Hook::new(ID, Standing::Active, self.rules.clone());
+        let now = self.now();
+        for partition in [0, 1] {
+            let state = checkpoints.get(&(ID, partition)).cloned().unwrap_or_default();
+            self.hook.restore(partition, &state, now, &mut self.process);
+            let place = usize::try_from(partition).unwrap();
+            self.read[place] = usize::try_from(state.next).unwrap();
+            self.checkpoints[place] = state;
+        }
+        self.flying.clear();
+        self.mark = self.outcomes.len();
+    }
+
+    fn checkpoint(&mut self) {
+        for partition in [0, 1] {
+            if self.hook.is_changed(partition)
+                && let Some((checkpoint, _)) = self.hook.cut(partition, Sabotage::None)
+            {
+                self.checkpoints[usize::try_from(partition).unwrap()] = checkpoint;
+            }
+        }
+        self.mark = self.outcomes.len();
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..20_000 {
+            self.time += 5;
+            self.start();
+            while !self.flying.is_empty() {
+                self.finish(0, true);
+            }
+            self.acknowledge(usize::MAX);
+            if self.hook.is_settled() {
+                return;
+            }
+        }
+        panic!("it never settles: {:?}", self.hook);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Arrive(usize, u8),
+    Start,
+    Finish(u8, bool),
+    Acknowledge(usize),
+    Checkpoint,
+    TakeOver,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (0..2_usize, 0..4_u8).prop_map(|(lane, key)| Act::Arrive(lane, key)),
+        5 => Just(Act::Start),
+        4 => (any::<u8>(), any::<bool>()).prop_map(|(n, ok)| Act::Finish(n, ok)),
+        4 => (0..5_usize).prop_map(Act::Acknowledge),
+        2 => Just(Act::Checkpoint),
+        1 => Just(Act::TakeOver),
+    ]
+}
+
+fn run(rules: &Rules, acts: &[Act]) -> Run {
+    let mut run = Run::new(rules);
+    for act in acts {
+        run.time += 3;
+        match act {
+            Act::Arrive(lane, key) => {
+                let offset = u64::try_from(run.logs[*lane].len()).unwrap();
+                let partition = u8::try_from(*lane).unwrap();
+                run.logs[*lane].push(arrived(partition, offset, *key));
+            }
+            Act::Start => run.start(),
+            Act::Finish(n, ok) => run.finish(*n, *ok),
+            Act::Acknowledge(most) => run.acknowledge(*most),
+            Act::Checkpoint => run.checkpoint(),
+            Act::TakeOver => run.take_over(),
+        }
+        run.read_on();
+    }
+    run.settle();
+    run
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+
+    /// Over any takeovers: numbers are 1, 2, 3… in each lane, a record keeps its
+    /// number, no queue has two in flight (asserted on the way), and what a queue
+    /// delivers comes in the order of its numbers.
+    #[test]
+    fn numbers_are_without_gaps_and_a_queue_is_delivered_in_order(
+        acts in proptest::collection::vec(act(), 0..150),
+        strict: bool,
+        stuck in prop_oneof![
+            Just(StuckKey::Wait), Just(StuckKey::Skip), Just(StuckKey::Supersede)
+        ],
+    ) {
+        let ordering = if strict { Ordering::Strict } else { Ordering::PerKey };
+        let run = run(&rules(ordering, stuck), &acts);
+        let mut given: BTreeMap<At, (Lane, u64)> = BTreeMap::new();
+        let mut ended = BTreeMap::new();
+        for fact in &run.outcomes {
+            let of = (fact.entry.lane, fact.entry.totals.number);
+            let before = given.insert(fact.entry.at, of);
+            prop_assert!(before.is_none_or(|before| before == of), "{before:?} became {of:?}");
+            if fact.kind.is_end() {
+                ended.entry(fact.entry.at).or_insert(fact.kind);
+            }
+        }
+        for lane in BOTH {
+            let mut numbers: Vec<u64> =
+                given.values().filter(|(of, _)| *of == lane).map(|(_, number)| *number).collect();
+            numbers.sort_unstable();
+            let count = u64::try_from(numbers.len()).unwrap();
+            prop_assert_eq!(numbers, (1..=count).collect::<Vec<_>>());
+        }
+        let records: usize = run.logs.iter().map(Vec::len).sum();
+        prop_assert_eq!(ended.len(), records, "every record has an end");
+        if stuck == StuckKey::Wait {
+            prop_assert!(ended.values().all(|kind| *kind == FactKind::Delivered));
+        }
+        let mut last: BTreeMap<(Lane, u8), u64> = BTreeMap::new();
+        for (lane, key, number) in &run.accepted {
+            let before = last.insert((*lane, *key), *number).unwrap_or(0);
+            prop_assert!(*number >= before, "{number} after {before}");
+        }
+        prop_assert_eq!(run.process.facts, 0);
+        prop_assert_eq!(run.process.kept_bytes, 0);
+        prop_assert_eq!(run.process.in_flight, [0, 0]);
+    }
+}
+
+fn deliver(keys: &[u8], stuck: StuckKey) -> Run {
+    let mut run = Run::new(&rules(Ordering::PerKey, stuck));
+    for key in keys {
+        let offset = u64::try_from(run.logs[0].len()).unwrap();
+        run.logs[0].push(arrived(0, offset, *key));
+    }
+    run.read_on();
+    run
+}
+
+/// Steps until nothing flies; key 2 fails.
+fn step(run: &mut Run, times: usize) {
+    for _ in 0..times {
+        run.time += 5;
+        run.start();
+        while let Some(at) = run.flying.first().copied() {
+            let log = &run.logs[usize::try_from(at.partition).unwrap()];
+            let key = log[usize::try_from(at.offset).unwrap()].body;
+            run.finish(0, key != 2);
+        }
+        run.acknowledge(usize::MAX);
+    }
+}
+
+#[test]
+fn a_stuck_key_holds_only_itself() {
+    let mut run = deliver(&[2, 2, 1, 2, 3, 1], StuckKey::Wait);
+    step(&mut run, 200);
+    let delivered: Vec<u64> = run.accepted.iter().map(|(_, _, number)| *number).collect();
+    assert_eq!(delivered.len(), 3, "{delivered:?}");
+    assert!(run.outcomes.iter().all(|fact| !matches!(fact.kind, FactKind::Undelivered(_))));
+    assert_eq!(run.hook.open(), 3);
+}
+
+#[test]
+fn a_skipped_key_goes_on_at_the_end_of_its_ladder_also_when_the_choice_comes_later() {
+    let mut run = deliver(&[2, 2], StuckKey::Wait);
+    step(&mut run, 50);
+    assert_eq!(run.hook.open(), 2);
+    let now = run.now();
+    let skip = rules(Ordering::PerKey, StuckKey::Skip);
+    run.hook.set(Standing::Active, skip, now, &mut run.process);
+    step(&mut run, 50);
+    let ends: Vec<FactKind> =
+        run.outcomes.iter().map(|fact| fact.kind).filter(|kind| kind.is_end()).collect();
+    assert_eq!(ends, [FactKind::Undelivered(EndReason::Exhausted); 2]);
+}
+
+#[test]
+fn a_newer_state_takes_the_place_of_one_that_has_failed() {
+    let mut run = deliver(&[2], StuckKey::Supersede);
+    step(&mut run, 2);
+    for offset in [1, 2] {
+        run.logs[0].push(arrived(0, offset, 2));
+    }
+    run.read_on();
+    step(&mut run, 2);
+    let ends: Vec<(u64, FactKind)> = run
+        .outcomes
+        .iter()
+        .filter(|fact| fact.kind.is_end())
+        .map(|fact| (fact.entry.totals.number, fact.kind))
+        .collect();
+    assert_eq!(ends, [(1, FactKind::Superseded), (2, FactKind::Superseded)]);
+}
+
+#[test]
+fn a_change_to_strict_first_drains_the_urgent_lane() {
+    let mut run = Run::new(&rules(Ordering::PerKey, StuckKey::Wait));
+    run.logs = [vec![arrived(0, 0, 1)], vec![arrived(1, 0, 1), arrived(1, 1, 3)]];
+    run.read_on();
+    let (now, strict) = (run.now(), rules(Ordering::Strict, StuckKey::Wait));
+    run.rules = strict.clone();
+    run.hook.set(Standing::Active, strict, now, &mut run.process);
+    run.logs[1].push(arrived(1, 2, 3));
+    run.read_on();
+    step(&mut run, 20);
+    let lanes: Vec<(Lane, u64)> =
+        run.accepted.iter().map(|(lane, _, number)| (*lane, *number)).collect();
+    assert_eq!(&lanes[..2], [(Lane::Urgent, 1), (Lane::Urgent, 2)]);
+    let mut rest = lanes[2..].to_vec();
+    rest.sort_unstable();
+    assert_eq!(rest, [(Lane::Standard, 1), (Lane::Standard, 2)]);
+}
