@@ -4,7 +4,7 @@ mod layers;
 mod run;
 mod tidy;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -32,6 +32,12 @@ enum Command {
         /// Deliveries of one measurement.
         #[arg(long, default_value_t = 60_000)]
         deliveries: u64,
+        /// Only the cases whose names contain this, such as "latency" or "fan-out 10,".
+        #[arg(long, value_name = "PART")]
+        only: Option<String>,
+        /// Measure this binary instead of building the one that is shipped.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
     },
     /// Kill the real binary under load, at random and at every named step.
     Crash {
@@ -86,7 +92,9 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Test => run::test(),
         Command::Proto => run::proto(),
-        Command::Bench { runs, deliveries } => run::bench(runs, deliveries),
+        Command::Bench { runs, deliveries, only, binary } => {
+            run::bench(runs, deliveries, only, binary)
+        }
         Command::Crash { rounds, seed, sabotage, only } => run::crash(rounds, seed, sabotage, only),
         Command::Memory { queued, rate, seconds } => run::memory(queued, rate, seconds),
         Command::Sim { seeds, seed, sabotage } => run::sim(seeds, seed, sabotage.as_deref()),

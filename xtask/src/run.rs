@@ -164,8 +164,14 @@ pub(crate) fn memory(queued: u64, rate: u64, seconds: u64) -> anyhow::Result<()>
     if report.is_good() { Ok(()) } else { bail!("not small, not level, or not everything arrived") }
 }
 
-pub(crate) fn bench(runs: usize, deliveries: u64) -> anyhow::Result<()> {
-    let plan = bench::Plan { binary: binary("dist")?, runs, deliveries };
+pub(crate) fn bench(
+    runs: usize,
+    deliveries: u64,
+    only: Option<String>,
+    given: Option<PathBuf>,
+) -> anyhow::Result<()> {
+    let binary = given.map_or_else(|| binary("dist"), Ok)?;
+    let plan = bench::Plan { binary, runs, deliveries, only };
     let table = block_on(async {
         let mut print = |line: String| say(line);
         bench::run(&plan, &mut print).await

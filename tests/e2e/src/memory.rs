@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     http::Client,
-    process::{self, Server, Spec, free_port},
+    process::{self, Server, Spec, Usage, free_port},
     receiver::{Behaviour, Receiver},
     wait_for,
     world::{World, event, payload},
@@ -119,12 +119,12 @@ pub async fn run(plan: &Plan, say: &mut dyn FnMut(String)) -> anyhow::Result<Rep
         let upto = plan.queued.min(number + BATCH);
         publish(&client, (number..upto).map(|n| (20, DEAD_CODE, format!("d{n}")))).await?;
         if upto % 100_000 == 0 {
-            let (rss, _) = memory_and_cpu(&server)?;
+            let rss = server.usage()?.rss_kib;
             say(format!("{upto} queued, {} MiB", rss / 1024));
         }
         number = upto;
     }
-    let (loaded_kib, cpu_before) = memory_and_cpu(&server)?;
+    let Usage { rss_kib: loaded_kib, cpu_seconds: cpu_before, .. } = server.usage()?;
     let mut report = Report {
         queued: plan.queued,
         loaded_kib,
@@ -142,7 +142,7 @@ pub async fn run(plan: &Plan, say: &mut dyn FnMut(String)) -> anyhow::Result<Rep
         });
         publish(&client, events).await?;
         report.published += plan.rate;
-        let (rss, _) = memory_and_cpu(&server)?;
+        let rss = server.usage()?.rss_kib;
         report.samples_kib.push(rss);
         if second % 30 == 29 {
             let delivered = receiver.counted(HEALTHY_PATH);
@@ -156,7 +156,7 @@ pub async fn run(plan: &Plan, say: &mut dyn FnMut(String)) -> anyhow::Result<Rep
         say(format!("{late:#}"));
     }
     report.delivered = receiver.counted(HEALTHY_PATH);
-    report.cpu_seconds = memory_and_cpu(&server)?.1 - cpu_before;
+    report.cpu_seconds = server.usage()?.cpu_seconds - cpu_before;
     server.kill()?;
     Ok(report)
 }
@@ -203,8 +203,4 @@ async fn publish(
     let headers = [("content-type", "application/x-ndjson")];
     client.send("POST", "/ingest/v1/events", &headers, Bytes::from(body)).await?.response(202)?;
     Ok(())
-}
-
-fn memory_and_cpu(server: &Server) -> anyhow::Result<(u64, f64)> {
-    server.usage()
 }

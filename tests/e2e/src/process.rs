@@ -161,11 +161,11 @@ impl Server {
         Ok(status.code())
     }
 
-    /// Resident memory in KiB, and CPU seconds used so far.
+    /// What it uses.
     ///
     /// # Errors
     /// When `/proc` does not say.
-    pub fn usage(&self) -> anyhow::Result<(u64, f64)> {
+    pub fn usage(&self) -> anyhow::Result<Usage> {
         usage_of(self.child.id())
     }
 }
@@ -180,25 +180,39 @@ impl Drop for Server {
     }
 }
 
-/// Resident memory in KiB, and CPU seconds used so far, of a process.
+/// What a process uses.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Resident memory.
+    pub rss_kib: u64,
+    /// The most resident memory that it ever had.
+    pub peak_kib: u64,
+    /// User and system time so far.
+    pub cpu_seconds: f64,
+}
+
+/// What a process uses.
 ///
 /// # Errors
 /// When `/proc` does not say.
-pub fn usage_of(pid: u32) -> anyhow::Result<(u64, f64)> {
+pub fn usage_of(pid: u32) -> anyhow::Result<Usage> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let rss = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|number| number.parse().ok())
-        .context("no VmRSS")?;
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        number.with_context(|| format!("no {name} in the status of process {pid}"))
+    };
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after = stat.rsplit_once(')').context("no stat")?.1;
     let fields: Vec<&str> = after.split_whitespace().collect();
     let ticks: f64 =
         [11, 12].iter().filter_map(|index| fields.get(*index)?.parse::<f64>().ok()).sum();
-    // USER_HZ is 100 on Linux.
-    Ok((rss, ticks / 100.0))
+    Ok(Usage {
+        rss_kib: number("VmRSS:")?,
+        peak_kib: number("VmHWM:")?,
+        // USER_HZ is 100 on Linux.
+        cpu_seconds: ticks / 100.0,
+    })
 }
 
 /// Runs a command of the binary and gives its stdout.

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,8 +19,14 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinSet,
+};
 
+/// As many connections as the system lets wait: a sender opens up to 2,000 at once,
+/// and one that finds no place tries again only a second later.
+const BACKLOG: u32 = 4096;
 const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// How a path behaves.
@@ -81,7 +88,9 @@ impl Receiver {
     /// # Errors
     /// When no port can be opened.
     pub async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot open a port")?;
+        let socket = TcpSocket::new_v4().context("cannot open a socket")?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).context("cannot open a port")?;
+        let listener = socket.listen(BACKLOG).context("cannot listen")?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
             started: monotonic(),
