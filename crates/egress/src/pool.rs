@@ -12,6 +12,10 @@ use crate::{
     target::Target,
 };
 
+/// How often a full pool is looked through for what has been idle too long: that
+/// looks at every connection.
+const FULL_SWEEP_GAP: Duration = Duration::from_secs(1);
+
 /// Who may use a connection. A client certificate is part of who we are on it, so
 /// identities never share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,7 +89,9 @@ impl Pool {
     pub(crate) fn put(&self, key: Key, mut connection: Box<Connection>, now: Instant) {
         connection.rest(now);
         let mut idle = self.idle.lock();
-        if now.since(idle.swept) >= self.idle_timeout / 4 || idle.count >= self.max {
+        let gap = self.idle_timeout / 4;
+        let gap = if idle.count >= self.max { gap.min(FULL_SWEEP_GAP) } else { gap };
+        if now.since(idle.swept) >= gap {
             self.sweep_locked(&mut idle, now);
         }
         let Idle { of_webhook, count, .. } = &mut *idle;
