@@ -8,10 +8,12 @@ use tidings_types::Sabotage;
 use super::Running;
 use crate::table::{ReadState, RowKey};
 
-/// Attempts that one webhook may start before the next one has its turn.
-const STARTS_PER_HOOK: usize = 32;
-/// Webhooks that one turn serves.
-const HOOKS_PER_TURN: usize = 512;
+/// Attempts that one webhook may start before the next one has its turn. Few: the
+/// places that are free are shared evenly then, so that each webhook has about as
+/// many requests in flight at any time, and its kept connections are enough.
+const STARTS_PER_HOOK: usize = 4;
+/// Times that one turn serves a webhook.
+const SERVES_PER_TURN: usize = 512;
 
 impl Running {
     pub(super) fn turn(&mut self) {
@@ -49,25 +51,30 @@ impl Running {
             }
             self.next_tick = self.mono();
         }
-        for _ in 0..HOOKS_PER_TURN.min(self.table.ready_len()) {
+        // Ends also when all that are ready wait for something.
+        let mut in_vain = 0;
+        for _ in 0..SERVES_PER_TURN {
             let room = self.process.room();
             if (room.any == 0 && room.urgent == 0) || !self.process.may_say() {
                 return;
             }
+            if in_vain > 0 && in_vain >= self.table.ready_len() {
+                return;
+            }
             let Some(key) = self.table.next_ready() else { return };
-            self.serve(key);
+            in_vain = if self.serve(key) > 0 { 0 } else { in_vain + 1 };
         }
     }
 
-    /// Gives one webhook its turn.
-    fn serve(&mut self, key: RowKey) {
-        let Some(row) = self.table.get(key) else { return };
+    /// Gives one webhook its turn. Returns how many attempts it started.
+    fn serve(&mut self, key: RowKey) -> usize {
+        let Some(row) = self.table.get(key) else { return 0 };
         let slot = row.slot;
         let is_leaving = self.leaving.as_ref().is_some_and(|leaving| leaving.has(slot));
         let is_proven = self.table.owners.get(&slot).is_some_and(|owner| owner.is_proven);
         if is_leaving || self.stopping || !is_proven {
             // Made ready again once the fence has answered.
-            return;
+            return 0;
         }
         let now = self.now();
         let mut started = 0;
@@ -76,7 +83,7 @@ impl Running {
             if !self.is_alive() {
                 break;
             }
-            let Some(row) = self.table.get_mut(key) else { return };
+            let Some(row) = self.table.get_mut(key) else { return started };
             match row.hook.next(now, &mut self.process) {
                 Step::Attempt(attempt) => self.start(key, attempt),
                 Step::Load(at) => self.load(key, at),
@@ -85,12 +92,13 @@ impl Running {
             started += 1;
         }
         self.settle(key);
-        let Some(row) = self.table.get(key) else { return };
+        let Some(row) = self.table.get(key) else { return started };
         let waits_for_room = self.process.room().any == 0 || !self.process.may_say();
         let waits = waits_for_room || !self.is_alive();
         if started == STARTS_PER_HOOK || (waits && row.hook.has_work(now)) {
             self.table.make_ready(key);
         }
+        started
     }
 
     /// After anything happened to a webhook: its facts go to the outbox, its
