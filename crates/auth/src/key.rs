@@ -1,12 +1,18 @@
 //! The public keys that tokens are verified with.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use parking_lot::Mutex;
 use serde_json::Value;
+use tidings_signing::sha256;
 
 use crate::jwks::Jwks;
+
+/// Signatures that a key remembers as its own. A client sends the same token with
+/// every request, and looking at a signature costs more than a small request.
+const REMEMBERED: usize = 4096;
 
 /// A public key, with the one algorithm that it is for.
 #[derive(Clone)]
@@ -16,6 +22,9 @@ pub struct VerificationKey {
     /// The algorithm as a token's header names it.
     pub(crate) name: &'static str,
     pub(crate) key: DecodingKey,
+    /// Hashes of what this key was found to have signed, with the signature. Another
+    /// key remembers nothing of it, and times and claims are looked at each time.
+    genuine: Arc<Mutex<HashSet<[u8; 32]>>>,
 }
 
 impl VerificationKey {
@@ -25,7 +34,7 @@ impl VerificationKey {
     }
 
     fn new(id: &str, algorithm: Algorithm, name: &'static str, key: DecodingKey) -> Self {
-        Self { id: id.to_owned(), algorithm, name, key }
+        Self { id: id.to_owned(), algorithm, name, key, genuine: Arc::default() }
     }
 
     pub fn id(&self) -> &str {
@@ -34,7 +43,22 @@ impl VerificationKey {
 
     /// Whether `signature` (base64url) is this key's over `message`.
     pub(crate) fn verifies(&self, signature: &str, message: &[u8]) -> bool {
-        jsonwebtoken::crypto::verify(signature, message, &self.key, self.algorithm).unwrap_or(false)
+        // The token as it came: a signature has no dot, so no other pair gives it.
+        let hash = sha256(&[message, b".", signature.as_bytes()]);
+        if self.genuine.lock().contains(&hash) {
+            return true;
+        }
+        let is_genuine =
+            jsonwebtoken::crypto::verify(signature, message, &self.key, self.algorithm)
+                .unwrap_or(false);
+        if is_genuine {
+            let mut genuine = self.genuine.lock();
+            if genuine.len() >= REMEMBERED {
+                genuine.clear();
+            }
+            genuine.insert(hash);
+        }
+        is_genuine
     }
 }
 
@@ -102,5 +126,41 @@ pub(crate) struct OneKey(pub(crate) Arc<VerificationKey>);
 impl KeySource for OneKey {
     fn key(&self, id: Option<&str>) -> Option<Arc<VerificationKey>> {
         id.is_none_or(|id| id == self.0.id).then(|| Arc::clone(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+    use super::*;
+
+    #[test]
+    fn what_was_verified_once_is_remembered_and_nothing_else_is() {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let key = VerificationKey::ed25519("one", pair.public_key().as_ref());
+        let sign = |message: &[u8]| URL_SAFE_NO_PAD.encode(pair.sign(message));
+        let signature = sign(b"header.claims");
+        for _ in 0..2 {
+            assert!(key.verifies(&signature, b"header.claims"));
+            assert!(!key.verifies(&signature, b"header.other"));
+            assert!(!key.verifies(&sign(b"header.other"), b"header.claims"));
+        }
+        assert_eq!(key.genuine.lock().len(), 1);
+        let other = Ed25519KeyPair::generate().unwrap();
+        let other = VerificationKey::ed25519("one", other.public_key().as_ref());
+        assert!(!other.verifies(&signature, b"header.claims"));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let key = VerificationKey::ed25519("one", pair.public_key().as_ref());
+        for number in 0..=REMEMBERED {
+            let message = number.to_be_bytes();
+            assert!(key.verifies(&URL_SAFE_NO_PAD.encode(pair.sign(&message)), &message));
+        }
+        assert!(key.genuine.lock().len() <= REMEMBERED);
     }
 }
