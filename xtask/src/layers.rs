@@ -38,6 +38,7 @@ pub(crate) const NOT_IN_PURE: &[&str] =
 pub(crate) const DOORS: &[(&str, &[&str])] = &[
     ("fjall", &["broker"]),
     ("sled", &["eventlog"]),
+    ("crossbeam-epoch", &["eventlog"]),
     ("clap", &["tidings"]),
     ("anyhow", &["tidings"]),
     ("hickory-resolver", &["egress"]),

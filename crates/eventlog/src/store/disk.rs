@@ -21,6 +21,10 @@ use tidings_types::Timestamp;
 use super::{Each, Store, StoreError, Write};
 use crate::{log::OpenError, rows};
 
+/// Replaced pages that one collection frees at most is some hundreds; so many
+/// rows are sure to replace fewer.
+const ROWS_PER_COLLECTION: usize = 64;
+
 /// A store in a directory, locked for this process.
 #[derive(Debug)]
 pub(crate) struct DiskStore {
@@ -153,6 +157,16 @@ fn failure(error: sled::Error) -> StoreError {
     }
 }
 
+/// Frees what the rows of a batch replaced. Each row copies the leaf that it goes
+/// to, and sled leaves the old one to `crossbeam-epoch`, which frees a few hundred
+/// when somebody has pinned it a hundred times. One writer that pins once a batch
+/// hands over more than that, so memory would grow with every row ever written.
+fn free_replaced(rows: usize) {
+    for _ in 0..=rows / ROWS_PER_COLLECTION {
+        crossbeam_epoch::pin().flush();
+    }
+}
+
 impl Store for DiskStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.db.get(key).map_err(failure)?.map(|value| value.to_vec()))
@@ -170,13 +184,16 @@ impl Store for DiskStore {
 
     fn apply(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
+        let rows = writes.len();
         for (key, value) in writes {
             match value {
                 Some(value) => batch.insert(key, value),
                 None => batch.remove(key),
             }
         }
-        self.db.apply_batch(batch).map_err(failure)
+        self.db.apply_batch(batch).map_err(failure)?;
+        free_replaced(rows);
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), StoreError> {
