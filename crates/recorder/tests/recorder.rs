@@ -1,4 +1,5 @@
 //! The recorder against the memory broker, with hand-made records.
+#![expect(clippy::unwrap_used, reason = "in a test, also in what it is made of")]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

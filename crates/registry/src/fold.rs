@@ -241,7 +241,7 @@ fn store(snapshot: &mut Snapshot, entity: &EntityKey, version: u64, state: State
             return;
         }
         State::Deleted { topic_deleted, at } => {
-            delete(snapshot, entity, topic_deleted, at, version)
+            delete(snapshot, entity, topic_deleted, at, version);
         }
         State::Issuer(issuer) => {
             Arc::make_mut(&mut snapshot.issuers).insert(issuer.id.clone(), Arc::new(issuer));

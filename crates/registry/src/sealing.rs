@@ -187,7 +187,7 @@ fn encode_webhook(webhook: &Webhook, sealer: &Sealer<'_>) -> v1::Webhook {
         settings: Some(v1::Settings {
             ordering: settings.ordering.clone(),
             stuck_key: settings.stuck_key.clone(),
-            ladder: settings.ladder.clone().unwrap_or_else(String::new),
+            ladder: settings.ladder.clone().unwrap_or_default(),
             rate_limit_per_second: settings.rate_limit_per_second,
             max_in_flight: settings.max_in_flight,
             timeout_ms: u32::try_from(settings.timeout.as_millis()).unwrap_or(u32::MAX),

@@ -182,9 +182,9 @@ fn slot_key(slot: Slot) -> Bytes {
 pub(crate) fn outcomes_seen(record: &Record) -> Option<(Slot, Vec<OutcomeSeen>)> {
     let batch: v1::OutcomeBatch = decode(value(record)?).ok()?;
     let slot = Slot(batch.slot);
-    let took = match (batch.took, v1::Writer::try_from(batch.writer)) {
-        (Some(took), Ok(v1::Writer::Sender)) => took,
-        (_, Ok(_) | Err(_)) => return Some((slot, Vec::new())),
+    let (Some(took), Ok(v1::Writer::Sender)) = (batch.took, v1::Writer::try_from(batch.writer))
+    else {
+        return Some((slot, Vec::new()));
     };
     Some((slot, batch.outcomes.iter().filter_map(|outcome| seen(outcome, took)).collect()))
 }

@@ -38,7 +38,9 @@ pub struct RegistryWebhooksConfig {
 
 /// The names that a webhook claims.
 #[derive(Clone)]
-pub struct Claims(Arc<dyn Fn(&Registered) -> Vec<String> + Send + Sync>);
+pub struct Claims(Arc<NamesOf>);
+
+type NamesOf = dyn Fn(&Registered) -> Vec<String> + Send + Sync;
 
 impl Claims {
     pub fn new(claims: impl Fn(&Registered) -> Vec<String> + Send + Sync + 'static) -> Self {

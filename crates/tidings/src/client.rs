@@ -243,7 +243,7 @@ impl Answer {
         serde_json::from_slice::<Value>(&self.body)
             .ok()
             .and_then(|value| value.get("errors").and_then(Value::as_array).cloned())
-            .unwrap_or_else(Vec::new)
+            .unwrap_or_default()
     }
 
     /// The refusal as a failure of the command: every error with its code and field.

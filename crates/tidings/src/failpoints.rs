@@ -103,7 +103,7 @@ const HELD: &str = "router.";
 #[expect(clippy::print_stderr, reason = "the crash run reads which step is held")]
 async fn hold(name: &str) {
     eprintln!("failpoint held {name}");
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Dies as by `kill -9`: nothing is flushed, nobody is told.

@@ -118,7 +118,7 @@ pub async fn run(plan: &Plan, say: &mut dyn FnMut(String)) -> anyhow::Result<Rep
     while number < plan.queued {
         let upto = plan.queued.min(number + BATCH);
         publish(&client, (number..upto).map(|n| (20, DEAD_CODE, format!("d{n}")))).await?;
-        if upto % 100_000 == 0 {
+        if upto.is_multiple_of(100_000) {
             let rss = server.usage()?.rss_kib;
             say(format!("{upto} queued, {} MiB", rss / 1024));
         }

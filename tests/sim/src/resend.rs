@@ -47,6 +47,7 @@ pub(crate) async fn resend(
         }),
         created: item.created.as_millis(),
         traceparent: String::new(),
+        number: item.number.unwrap_or(0),
         resends: item.resends + 1,
     };
     let mut resend =

@@ -54,7 +54,7 @@ pub fn run_seed(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(async {
-        let world = World::new(seed, sabotage, catalogue, keeps_lines).await?;
+        let world = World::new(seed, sabotage, catalogue, keeps_lines)?;
         world.found().await?;
         let mut run = Run::begin(world).await?;
         run.schedule().await?;

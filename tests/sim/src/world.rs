@@ -66,7 +66,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn new(
+    pub(crate) fn new(
         seed: u64,
         sabotage: Sabotage,
         catalogue: &Catalogue,

@@ -1,4 +1,5 @@
 //! The seeds that every test run takes, and that a seed is a run.
+#![expect(clippy::unwrap_used, reason = "in a test, also in what it is made of")]
 
 use tidings_catalogue::Catalogue;
 use tidings_sim::run_seed;

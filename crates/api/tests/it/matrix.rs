@@ -158,7 +158,7 @@ async fn no_route_answers_without_its_scope_or_without_a_tenant() {
     let ids = Ids { webhook: "w", config: "c", notification: "n" };
     let scopes = ["eds.read", "eds.write", "eds.publish", "admin"];
     for operation in operations(&world).await {
-        let path = operation.filled(&ids).replace('{', "").replace('}', "");
+        let path = operation.filled(&ids).replace(['{', '}'], "");
         let what = format!("{} {path}", operation.method);
         let reply = world.send_raw(&operation.method, &path, &[], None).await;
         assert_eq!(reply.header("www-authenticate"), "Bearer", "{what}");

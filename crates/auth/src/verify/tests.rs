@@ -303,7 +303,7 @@ fn what_is_not_a_token_is_refused_without_a_panic() {
         assert_eq!(status(&world.verify(bad)), 401, "{bad}");
     }
     for cut in 1..good.len() {
-        assert_eq!(status(&world.verify(&good[..cut])), 401, "{cut}");
+        assert_eq!(status(&world.verify(good.get(..cut).unwrap())), 401, "{cut}");
     }
     let deep = "[".repeat(4000);
     let deep = format!(r#"{{"iss":{deep}"#);

@@ -26,7 +26,7 @@ fn arrived(partition: u8, offset: u64, key: u8) -> Arrived<u8> {
         lane: Lane::Standard,
         deadline: None,
         order_key: u128::from(key) + 1,
-        state_key: (key % 2 == 0).then_some(u128::from(key) + 1000),
+        state_key: (key.is_multiple_of(2)).then_some(u128::from(key) + 1000),
         number: 0,
         size: 100,
         body: key,

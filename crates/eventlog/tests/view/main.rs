@@ -1,4 +1,5 @@
 //! The view against hand-made topics.
+#![expect(clippy::unwrap_used, reason = "in a test, also in what it is made of")]
 
 mod any_order;
 mod deleted;

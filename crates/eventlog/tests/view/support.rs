@@ -240,12 +240,13 @@ pub(crate) fn routed(event: &Event) -> v1::decision::What {
 
 /// A fact about a notification's first run.
 pub(crate) fn fact(event: u64, to: u8, kind: v1::OutcomeKind, time: i64) -> v1::Outcome {
-    let (code, attempt) = match kind {
-        v1::OutcomeKind::Delivered => ("DELIVERED", 1),
-        v1::OutcomeKind::AttemptFailed => ("HTTP_503", 1),
-        v1::OutcomeKind::Undelivered => ("HTTP_500", 3),
-        _ => ("", 0),
-    };
+    let said = [
+        (v1::OutcomeKind::Delivered, ("DELIVERED", 1)),
+        (v1::OutcomeKind::AttemptFailed, ("HTTP_503", 1)),
+        (v1::OutcomeKind::Undelivered, ("HTTP_500", 3)),
+    ];
+    let found = said.into_iter().find(|(of, _)| *of == kind);
+    let (code, attempt) = found.map_or(("", 0), |(_, said)| said);
     let reason = if kind == v1::OutcomeKind::Undelivered { "exhausted" } else { "" };
     v1::Outcome {
         webhook: Bytes::copy_from_slice(webhook(to).as_bytes()),

@@ -266,7 +266,8 @@ impl Lab {
         let of = TopicPartition::new(names::events(kind), partition);
         let end = self.broker.ends(&of).await.unwrap().end;
         self.wait_for(async || {
-            let committed = self.broker.committed("tidings-router", &[of.clone()]).await.unwrap();
+            let committed =
+                self.broker.committed("tidings-router", std::slice::from_ref(&of)).await.unwrap();
             committed[0].as_ref().is_some_and(|committed| committed.next >= end)
         })
         .await;
@@ -385,10 +386,10 @@ pub(crate) async fn create(broker: &Broker, name: TopicName, partitions: u32) {
 }
 
 pub(crate) fn routed(decision: &v1::Decision) -> &v1::Routed {
-    match decision.what.as_ref().unwrap() {
-        v1::decision::What::Routed(routed) => routed,
-        other => panic!("not routed: {other:?}"),
-    }
+    let Some(v1::decision::What::Routed(routed)) = &decision.what else {
+        panic!("not routed: {decision:?}");
+    };
+    routed
 }
 
 /// `routed`, `filtered product`, `quarantined BAD_JSON`.

@@ -1,5 +1,6 @@
 //! The router from outside: on the broker's memory store, with a registry made
 //! for each test.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, also in what it is made of")]
 
 mod crash;
 mod lab;

@@ -1,4 +1,5 @@
 //! The sender on the memory broker, with scripted endpoints, under paused time.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, also in what it is made of")]
 
 mod world;
 

@@ -342,8 +342,9 @@ fn files(directory: &Path) -> std::io::Result<BTreeMap<String, String>> {
 
 /// Armed failpoints and the planted fault, of a test; only under `--dev`.
 fn faults(settings: &Settings) -> anyhow::Result<(Option<Arc<Failpoints>>, Sabotage)> {
-    let points = std::env::var("TIDINGS_FAILPOINTS").unwrap_or_else(|_unset| String::new());
-    let sabotage = std::env::var("TIDINGS_SABOTAGE").unwrap_or_else(|_unset| String::new());
+    let environment = crate::commands::environment();
+    let armed = |name: &str| environment.get(name).cloned().unwrap_or_default();
+    let (points, sabotage) = (armed("TIDINGS_FAILPOINTS"), armed("TIDINGS_SABOTAGE"));
     if points.is_empty() && sabotage.is_empty() {
         return Ok((None, Sabotage::None));
     }
