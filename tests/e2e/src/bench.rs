@@ -157,7 +157,7 @@ async fn throughput_case(
     let (mut ratios, mut works) = (Vec::new(), Vec::new());
     let (mut cpu, mut syncs, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..plan.runs {
-        let floor = floor(&Receiver::start().await?, Duration::from_secs(3)).await?;
+        let floor = floor(&Receiver::start()?, Duration::from_secs(3)).await?;
         let measured = throughput(&plan.binary, case, plan.deliveries).await?;
         let work_ratio =
             floor.cpu_per_thousand / (measured.cpu_per_thousand + measured.around_per_thousand);
@@ -278,7 +278,7 @@ async fn start(binary: &Path, fan_out: u64) -> anyhow::Result<Bench> {
     let mut server = Server::spawn(&spec, &[])?;
     server.ready(PATIENCE).await?;
     let base = server.base();
-    let receiver = Receiver::start().await?;
+    let receiver = Receiver::start()?;
     let mut world = World::create(binary, &spec.data, &base, &receiver).await?;
     // The events of the bench are 108: nobody but its own webhooks wants them.
     for number in 0..fan_out {

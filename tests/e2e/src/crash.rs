@@ -121,7 +121,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
 }
 
 async fn rounds(plan: &Plan, spec: Spec) -> anyhow::Result<Report> {
-    let receiver = Receiver::start().await?;
+    let receiver = Receiver::start()?;
     let mut server = Server::spawn(&spec, &[])?;
     server.ready(PATIENCE).await?;
     let world = World::create(&plan.binary, &spec.data, &server.base(), &receiver).await?;

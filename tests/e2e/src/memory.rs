@@ -109,7 +109,7 @@ pub async fn run(plan: &Plan, say: &mut dyn FnMut(String)) -> anyhow::Result<Rep
     };
     let mut server = Server::spawn(&spec, &[])?;
     server.ready(PATIENCE).await?;
-    let receiver = Receiver::start().await?;
+    let receiver = Receiver::start()?;
     let base = server.base();
     let world = make_world(plan, &spec, &base, &receiver).await?;
     let client = Client::new(&base, &world.admin)?;

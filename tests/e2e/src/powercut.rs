@@ -157,7 +157,7 @@ async fn one(
     }
     let mut server = Server::spawn(&spec, &[])?;
     server.ready(PATIENCE).await?;
-    let receiver = Receiver::start().await?;
+    let receiver = Receiver::start()?;
     let world = World::create(binary, &spec.data, &server.base(), &receiver).await?;
     let mut load = Load::new(world, receiver, seed);
     let client = Client::new(&server.base(), &load.world.admin)?;

@@ -87,7 +87,7 @@ fn monotonic() -> Instant {
 impl Receiver {
     /// # Errors
     /// When no port can be opened.
-    pub async fn start() -> anyhow::Result<Self> {
+    pub fn start() -> anyhow::Result<Self> {
         let socket = TcpSocket::new_v4().context("cannot open a socket")?;
         socket.bind((Ipv4Addr::LOCALHOST, 0).into()).context("cannot open a port")?;
         let listener = socket.listen(BACKLOG).context("cannot listen")?;

@@ -43,7 +43,7 @@ pub async fn run(binary: &Path, rounds: u32, sabotage: Option<&str>) -> anyhow::
     let mut server = Server::spawn_under(&strace, &spec, &[])
         .context("neither an image can be mounted here nor is there strace; install strace")?;
     server.ready(PATIENCE).await?;
-    let receiver = Receiver::start().await?;
+    let receiver = Receiver::start()?;
     let world = World::create(binary, &spec.data, &server.base(), &receiver).await?;
     let client = Client::new(&server.base(), &world.admin)?;
     let mut markers = Vec::new();

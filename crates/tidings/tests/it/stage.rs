@@ -121,7 +121,7 @@ impl Stage {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
         };
-        let receiver = Receiver::start().await.unwrap();
+        let receiver = Receiver::start().unwrap();
         let mut stage = Self { folder, receiver, spec, server: None };
         stage.serve().await;
         stage

@@ -246,6 +246,26 @@ async fn status_subscriptions_and_history_answer_with_their_codes() {
     }
 }
 
+/// Confirmations of several kinds, of two products; the last one always passes.
+async fn publish_confirmations(stage: &Stage) {
+    for (id, product, mtid) in [
+        ("a", "1", "0100"),
+        ("b", "1", "0120"),
+        ("c", "345678", "0400"),
+        ("d", "345678", "0999"),
+        ("last", "1", "0100"),
+    ] {
+        let payload = json!({
+            "network": "Visa", "programManagerCode": "TRD", "token": "t", "transactionAmount": "1",
+            "transactionCurrency": "840", "transactionId": id, "transactionType": "A",
+            "productId": product, "transactionLifeCycleId": "l", "mtid": mtid,
+        });
+        let event =
+            json!({"context": {"programManagerId": 20, "eventCode": 112}, "payload": payload});
+        stage.publish(&event.to_string()).await;
+    }
+}
+
 #[tokio::test]
 async fn configurations_decide_which_confirmations_are_sent() {
     let stage = Stage::start().await;
@@ -317,22 +337,7 @@ async fn configurations_decide_which_confirmations_are_sent() {
             assert_eq!(first_code(&answer), code, "{body}");
         }
     }
-    for (id, product, mtid) in [
-        ("a", "1", "0100"),
-        ("b", "1", "0120"),
-        ("c", "345678", "0400"),
-        ("d", "345678", "0999"),
-        ("last", "1", "0100"),
-    ] {
-        let payload = json!({
-            "network": "Visa", "programManagerCode": "TRD", "token": "t", "transactionAmount": "1",
-            "transactionCurrency": "840", "transactionId": id, "transactionType": "A",
-            "productId": product, "transactionLifeCycleId": "l", "mtid": mtid,
-        });
-        let event =
-            json!({"context": {"programManagerId": 20, "eventCode": 112}, "payload": payload});
-        stage.publish(&event.to_string()).await;
-    }
+    publish_confirmations(&stage).await;
     let mut seen: Vec<String> = stage
         .arrived("w", 3)
         .await
