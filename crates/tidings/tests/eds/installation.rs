@@ -52,7 +52,7 @@ impl Installation {
         });
         admin.json("PUT", "/admin/v1/tenants", &tenants).await.unwrap().response(200).unwrap();
         Self {
-            receiver: Receiver::start().unwrap(),
+            receiver: Receiver::start().await.unwrap(),
             client: Client::new(&base, &mine).unwrap(),
             admin,
             catalogue: Catalogue::builtin(),
