@@ -240,12 +240,14 @@ fn any_json() -> impl Strategy<Value = String> {
     })
 }
 
-/// Whether a parser that keeps to the grammar takes the text.
+/// Whether a parser that keeps to the grammar takes the text: also numbers that no
+/// `f64` holds and escapes of half a surrogate pair, which the grammar allows.
 fn oracle(bytes: &[u8]) -> bool {
+    let beyond_grammar = ["number out of range", "hex escape"];
     serde_json::from_slice::<Box<serde_json::value::RawValue>>(bytes).is_ok()
         && serde_json::from_slice::<serde_json::Value>(bytes)
             .map_err(|error| error.to_string())
-            .map_or_else(|error| error.contains("number out of range"), |_| true)
+            .map_or_else(|error| beyond_grammar.iter().any(|it| error.contains(it)), |_| true)
 }
 
 /// Whether each object of a tree has the members that ours has.
