@@ -1,6 +1,6 @@
 //! The HTTP surfaces: the EDS API, the admin API, ingest, and the probes.
 //!
-//! [`router`] makes the axum router over a [`State`]; [`serve`] serves it. Every
+//! [`router`] makes the axum router over a [`State`]; [`serve()`] serves it. Every
 //! request is matched against one table of routes (`routes`), from which the
 //! description at `/openapi.json` is written too. Handlers read the registry's
 //! snapshot, change it through the registry's one writer, append to the broker

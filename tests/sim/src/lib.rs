@@ -4,8 +4,8 @@
 //! The services are the real ones; only the stores, the clock, the randomness and
 //! who answers requests differ. A seed draws the webhooks, how their endpoints
 //! behave, which appends fail, and a schedule of crashes, takeovers, hung owners,
-//! events published twice, resends and changed subscriptions ([`plan`],
-//! [`run`]). When everything has settled, the checker of the crash run compares
+//! events published twice, resends and changed subscriptions (`plan`,
+//! `run`). When everything has settled, the checker of the crash run compares
 //! what producers published, what endpoints saw and what history says, with a look
 //! into the log for what the outside cannot tell.
 //!
