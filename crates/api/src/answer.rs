@@ -12,6 +12,9 @@ use crate::{errors::ApiError, trace::Trace};
 /// The time up to which a view was read when it answered.
 pub(crate) const AS_OF: HeaderName = HeaderName::from_static("x-tidings-as-of");
 
+/// The answer that cannot fail to be encoded.
+const UNENCODABLE: &[u8] = br#"{"status":"error","errors":[{"code":"TECHNICAL_ERROR","message":"the answer cannot be encoded"}]}"#;
+
 /// What a handler gives back.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -50,11 +53,20 @@ struct FailureItem<'a> {
 impl Answer {
     /// `response` in the envelope of a success.
     pub(crate) fn success<T: Serialize>(status: StatusCode, response: &T) -> Self {
-        match serde_json::to_vec(&Success { status: "success", response }) {
+        Self::encode(status, &Success { status: "success", response })
+    }
+
+    /// `document` as it is, where a standard says what an answer looks like.
+    pub(crate) fn bare<T: Serialize>(document: &T) -> Self {
+        Self::encode(StatusCode::OK, document)
+    }
+
+    fn encode<T: Serialize>(status: StatusCode, document: &T) -> Self {
+        match serde_json::to_vec(document) {
             Ok(body) => Self::json(status, body.into()),
             Err(error) => {
                 tracing::error!(%error, "an answer cannot be encoded");
-                Self::json(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new())
+                Self::json(StatusCode::INTERNAL_SERVER_ERROR, Bytes::from_static(UNENCODABLE))
             }
         }
     }
@@ -140,8 +152,7 @@ pub(crate) fn refuse(error: &ApiError, trace: &Trace) -> Answer {
         trace_id: trace.as_str(),
         progress: error.progress.as_ref(),
     };
-    let body = serde_json::to_vec(&failure).unwrap_or_default();
-    let mut answer = Answer::json(status, body.into());
+    let mut answer = Answer::encode(status, &failure);
     if let Some(seconds) = error.retry_after {
         answer = answer.with(header::RETRY_AFTER, &seconds.to_string());
     }

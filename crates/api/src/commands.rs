@@ -111,6 +111,18 @@ impl Command {
         }
     }
 
+    /// The entity that it made, also if its answer was never kept.
+    ///
+    /// # Errors
+    /// `IDEMPOTENCY_KEY_REUSED`.
+    pub(crate) fn made(&self, snapshot: &Snapshot) -> Result<Option<EntityKey>, ApiError> {
+        match snapshot.made_by(&self.id) {
+            None => Ok(None),
+            Some(made) if made.hash != self.hash => Err(reused()),
+            Some(made) => Ok(Some(made.entity.clone())),
+        }
+    }
+
     /// Keeps the answer of a command, and the runs that it starts.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use crate::{
     topics,
     webhooks::{
         change,
-        registering::{Proposal, Registered, register, remember, replayed},
+        registering::{register, remember, replayed},
     },
 };
 
@@ -74,10 +74,7 @@ pub(crate) async fn create(state: &State, request: &Request) -> Result<Answer, A
     let document = input::parse(&request.body)?;
     let input = body::read(document.root(), Purpose::Create, &state.deps.catalogue, &state.config)?;
     let hook = build(state, &input, &state.deps.registry.snapshot())?;
-    let proposal = Proposal { webhook: hook, claims: Vec::new(), command: command.clone() };
-    let hook = match register(state, request, proposal).await? {
-        Registered::Now(hook, _) | Registered::Before(hook, _) => hook,
-    };
+    let (hook, _) = register(state, request, hook, command.as_ref()).await?;
     let answer = Answer::success(StatusCode::CREATED, &shape::with_key(&hook))
         .etag(hook.version)
         .with(http::header::LOCATION, &format!("/admin/v1/hooks/{}", hook.id));

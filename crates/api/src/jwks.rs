@@ -5,7 +5,6 @@
 //! number.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::StatusCode;
 use serde::Serialize;
 
 use crate::{answer::Answer, state::State, webhooks::rotate::signs_v1a};
@@ -46,5 +45,5 @@ pub(crate) fn list(state: &State) -> Answer {
         })
     });
     let set = Set { keys: keys.collect() };
-    Answer::json(StatusCode::OK, serde_json::to_vec(&set).unwrap_or_default().into())
+    Answer::bare(&set)
 }

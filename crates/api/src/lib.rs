@@ -42,4 +42,3 @@ pub use errors::Code;
 pub use metrics::Metrics;
 pub use serve::{Limits, ServeError, serve};
 pub use state::{Deps, MetricsText, State};
-pub use webhooks::webhook_claims;

@@ -3,9 +3,9 @@
 
 pub(crate) mod body;
 pub(crate) mod change;
-pub use change::claims as webhook_claims;
 mod create;
 pub(crate) mod headers;
+mod place;
 pub(crate) mod registering;
 pub(crate) mod rotate;
 mod shape;

@@ -17,7 +17,7 @@ use tidings_types::{IssuerId, MerchantKey, Offset, PmId, ProductId, Timestamp, W
 use crate::{
     entity::{EntityKey, State},
     sealing::decode,
-    snapshot::{Snapshot, TombStone},
+    snapshot::{Made, Snapshot, TombStone},
 };
 
 /// How long a command is remembered (contract §2), by the times of the registry's
@@ -51,12 +51,6 @@ pub struct Unreadable {
     pub source: OpenError,
 }
 
-#[derive(Clone, Debug)]
-struct SeenCommand {
-    entity: EntityKey,
-    hash: Vec<u8>,
-}
-
 /// What runs out, in the order in which it does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Expiring {
@@ -70,8 +64,6 @@ enum Expiring {
 #[derive(Clone, Debug, Default)]
 pub struct Fold {
     snapshot: Snapshot,
-    claimed_by: BTreeMap<EntityKey, Vec<String>>,
-    commands: BTreeMap<Arc<str>, SeenCommand>,
     expiring: BTreeSet<(Timestamp, Offset, Expiring)>,
     /// The latest time of any record so far.
     latest: Timestamp,
@@ -132,7 +124,7 @@ impl Fold {
         {
             match expiring {
                 Expiring::Command(id) => {
-                    self.commands.remove(&id);
+                    self.snapshot.made.remove(&id);
                 }
                 Expiring::Answer(entity) => {
                     self.snapshot.versions.remove(entity.as_str());
@@ -146,9 +138,9 @@ impl Fold {
     }
 
     fn decide(&self, entity: &EntityKey, record: &v1::RegistryRecord) -> Verdict {
-        if let Some(seen) = self.commands.get(record.command_id.as_str()) {
-            let same_body = seen.hash == record.command_hash.as_ref();
-            return Verdict::Repeated { entity: seen.entity.clone(), same_body };
+        if let Some(made) = self.snapshot.made.get(record.command_id.as_str()) {
+            let same_body = made.hash == record.command_hash.as_ref();
+            return Verdict::Repeated { entity: made.entity.clone(), same_body };
         }
         let current = self.snapshot.entity_version(entity);
         if current != record.expected_version {
@@ -177,14 +169,14 @@ impl Fold {
             self.snapshot.claims.insert(name.as_str().into(), entity.clone());
         }
         if !record.claims.is_empty() {
-            self.claimed_by.insert(entity.clone(), record.claims.clone());
+            self.snapshot.names.insert(Arc::clone(&entity.0), record.claims.as_slice().into());
         }
         self.snapshot.versions.insert(Arc::clone(&entity.0), version);
         let expires = self.latest + COMMAND_TIME;
         if !record.command_id.is_empty() {
             let id: Arc<str> = record.command_id.as_str().into();
-            let seen = SeenCommand { entity: entity.clone(), hash: record.command_hash.to_vec() };
-            self.commands.insert(Arc::clone(&id), seen);
+            let made = Made { entity: entity.clone(), hash: record.command_hash.to_vec() };
+            self.snapshot.made.insert(Arc::clone(&id), made);
             self.expiring.insert((expires, offset, Expiring::Command(id)));
         }
         if version == 1 && command_id(entity).is_some() {
@@ -193,8 +185,9 @@ impl Fold {
     }
 
     fn release(&mut self, entity: &EntityKey) {
-        for name in self.claimed_by.remove(entity).into_iter().flatten() {
-            self.snapshot.claims.remove(&name);
+        let names = self.snapshot.names.remove(entity.as_str());
+        for name in names.iter().flat_map(|names| names.iter()) {
+            self.snapshot.claims.remove(name);
         }
     }
 

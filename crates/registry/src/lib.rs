@@ -33,7 +33,7 @@ pub use service::{
     Accepted, Change, CommandRef, ProposeError, Registry, RegistryError, RegistryTask,
 };
 pub use shards::Shards;
-pub use snapshot::{Snapshot, TombStone};
+pub use snapshot::{Made, Snapshot, TombStone};
 pub use tenants::{
     Counts, IdText, IssuerEntry, MerchantEntry, PmEntry, ProductEntry, Refusal, SourceKeyEntry,
     TenantsDocument, plan_tenants,

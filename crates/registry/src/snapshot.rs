@@ -27,6 +27,14 @@ pub struct TombStone {
     pub version: u64,
 }
 
+/// What a command made, for as long as it is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    pub entity: EntityKey,
+    /// The hash of the request that it stood for.
+    pub hash: Vec<u8>,
+}
+
 /// Everything that the registry says, up to [`Snapshot::version`]. A clone shares
 /// what has not changed since.
 #[derive(Clone, Debug, Default)]
@@ -43,8 +51,12 @@ pub struct Snapshot {
     /// By command id.
     pub commands: Shards<Arc<CommandRecord>>,
     pub(crate) versions: Shards<u64>,
-    /// Who holds which name.
+    /// Who holds which name...
     pub(crate) claims: Shards<EntityKey>,
+    /// ...and which names an entity holds.
+    pub(crate) names: Shards<Arc<[String]>>,
+    /// By command id.
+    pub(crate) made: Shards<Made>,
     pub(crate) id_key: Option<IdKey>,
     /// Entities whose last record could not be read here.
     pub(crate) unreadable: Arc<BTreeMap<EntityKey, OpenError>>,
@@ -61,6 +73,17 @@ impl Snapshot {
     /// The entity that holds a claimed name.
     pub fn claimed_by(&self, name: &str) -> Option<&EntityKey> {
         self.claims.get(name)
+    }
+
+    /// The names that an entity holds: a change of it that is not about them claims
+    /// them again.
+    pub fn names_of(&self, entity: &EntityKey) -> &[String] {
+        self.names.get(entity.as_str()).map_or(&[], |names| names)
+    }
+
+    /// What the command `id` made.
+    pub fn made_by(&self, id: &str) -> Option<&Made> {
+        self.made.get(id)
     }
 
     /// The key of notification ids; there is one once the registry has started.

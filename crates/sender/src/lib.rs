@@ -25,6 +25,6 @@ mod webhook;
 pub use config::Config;
 pub use deps::{Attempts, BucketKeys, Deps, Failpoints, Webhooks, WebhooksError};
 pub use metrics::Metrics;
-pub use registry_webhooks::{Claims, RegistryWebhooks, RegistryWebhooksConfig};
+pub use registry_webhooks::{RegistryWebhooks, RegistryWebhooksConfig};
 pub use service::{RunError, Service};
 pub use webhook::{LiveSecret, Owner, Signing, Webhook, fixed_headers};

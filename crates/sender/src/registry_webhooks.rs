@@ -32,26 +32,6 @@ pub struct RegistryWebhooksConfig {
     pub default_ladder: String,
     /// ...and of a merchant's hook.
     pub merchant_ladder: String,
-    /// The names that a webhook claims: a change of it has to claim them again.
-    pub claims: Claims,
-}
-
-/// The names that a webhook claims.
-#[derive(Clone)]
-pub struct Claims(Arc<NamesOf>);
-
-type NamesOf = dyn Fn(&Registered) -> Vec<String> + Send + Sync;
-
-impl Claims {
-    pub fn new(claims: impl Fn(&Registered) -> Vec<String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(claims))
-    }
-}
-
-impl fmt::Debug for Claims {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Claims")
-    }
 }
 
 type Prepared = BTreeMap<WebhookId, Arc<Webhook>>;
@@ -235,7 +215,7 @@ impl Webhooks for RegistryWebhooks {
             let mut state = registered.as_ref().clone();
             state.status = WebhookStatus::Suspended;
             reason.clone_into(&mut state.suspended_reason);
-            let claims = (shared.config.claims.0)(&state);
+            let claims = snapshot.names_of(&EntityKey::new("webhook", webhook)).to_vec();
             let state = State::Webhook(Box::new(state));
             propose(&shared.registry, webhook, version, claims, state).await
         })

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use prometheus_client::registry::Registry as Metrics;
 use tidings_delivery::{Ladder, Ladders, Limits, SuspendRules};
 use tidings_egress::Policy;
-use tidings_sender::{Claims, RegistryWebhooks, RegistryWebhooksConfig};
+use tidings_sender::{RegistryWebhooks, RegistryWebhooksConfig};
 use tidings_types::BoxFuture;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -173,7 +173,6 @@ impl Node {
                 user_agent: "sim".to_owned(),
                 default_ladder: "sim".to_owned(),
                 merchant_ladder: "sim".to_owned(),
-                claims: Claims::new(|_webhook| Vec::new()),
             },
         );
         let deps = tidings_sender::Deps {

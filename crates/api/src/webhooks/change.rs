@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use tidings_registry::{Change, EntityKey, ProposeError, Snapshot, State as Entity, Webhook};
-use tidings_types::{HookOwner, Scope, WebhookId};
+use tidings_types::WebhookId;
 
-use super::check_if_match;
+use super::{check_if_match, place};
 use crate::{
     answer::Answer,
     commands::unavailable,
@@ -16,29 +16,8 @@ use crate::{
     topics,
 };
 
-/// How often a change is tried again when others came first.
-const TRIES: usize = 8;
-
-/// The name that keeps a second webhook of the same scope and product out; with
-/// more than one allowed, a name of the webhook's own.
-pub fn claims(webhook: &Webhook, per_scope: usize) -> Vec<String> {
-    let owner = match &webhook.owner {
-        HookOwner::Client(Scope::Issuer(id)) => format!("issuer:{id}"),
-        HookOwner::Client(Scope::ProgrammeManager(id)) => format!("pm:{id}"),
-        HookOwner::Merchant(_) | HookOwner::Operator => return Vec::new(),
-    };
-    let product = webhook.product.as_ref().map_or("", |product| product.0.as_ref());
-    let name = format!("scope/{owner}/{product}");
-    vec![if per_scope > 1 { format!("{name}/{}", webhook.id) } else { name }]
-}
-
-/// Whether a scope has room for `webhook` beside those it has.
-pub(crate) fn has_room(webhook: &Webhook, snapshot: &Snapshot, per_scope: usize) -> bool {
-    let beside = snapshot.webhooks.values().filter(|other| {
-        other.id != webhook.id && other.owner == webhook.owner && other.product == webhook.product
-    });
-    beside.count() < per_scope
-}
+/// How often a change is tried again: how many others may come first.
+pub(crate) const TRIES: usize = 64;
 
 /// Changes the webhook of a call.
 ///
@@ -70,9 +49,7 @@ pub(crate) async fn save(
         let conditional = check_if_match(&request.headers, current.version)?;
         let mut next = edit(&snapshot, current)?;
         next.modified = state.now();
-        if next.product != current.product && !has_room(&next, &snapshot, per_scope) {
-            return Err(ApiError::at(Code::DuplicateWebhook, "productId"));
-        }
+        let claims = place::names(&next, &snapshot, per_scope)?;
         let wanted =
             topics::partitions(next.events.iter().map(AsRef::as_ref), &state.deps.catalogue);
         if wanted > next.partitions {
@@ -82,7 +59,7 @@ pub(crate) async fn save(
         let proposed = Change {
             entity: EntityKey::new("webhook", id),
             expected_version: current.version,
-            claims: claims(&next, per_scope),
+            claims,
             command: None,
             actor: request.caller.subject.clone(),
             trace: request.trace.as_str().to_owned(),
@@ -96,7 +73,7 @@ pub(crate) async fn save(
             Err(ProposeError::VersionConflict { .. }) if conditional => {
                 return Err(ApiError::at(Code::PreconditionFailed, "If-Match"));
             }
-            Err(ProposeError::VersionConflict { .. }) => {}
+            Err(ProposeError::VersionConflict { .. } | ProposeError::Claimed { .. }) => {}
             Err(error) => return Err(refused(&error)),
         }
     }

@@ -10,19 +10,13 @@ use tidings_types::{HookOwner, WebhookStatus};
 use super::{
     apply_settings,
     body::{self, Purpose, WebhookInput},
-    change::{claims, has_room},
     check_product, merge_headers,
-    registering::{Proposal, Registered, register, remember, replayed},
+    registering::{register, remember, replayed},
     rotate::ensure_asymmetric,
     shape,
 };
 use crate::{
-    answer::Answer,
-    caller::select,
-    commands,
-    dispatch::Call,
-    errors::{ApiError, Code},
-    input, topics,
+    answer::Answer, caller::select, commands, dispatch::Call, errors::ApiError, input, topics,
 };
 
 /// Registers a webhook: its topic first, so that a webhook in the registry always
@@ -37,19 +31,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer, ApiError> {
     let input = body::read(document.root(), Purpose::Create, &state.deps.catalogue, &state.config)?;
     let snapshot = state.deps.registry.snapshot();
     let webhook = build(call, &input, &snapshot)?;
-    if !has_room(&webhook, &snapshot, state.config.webhooks_per_scope) {
-        return Err(ApiError::at(Code::DuplicateWebhook, "productId"));
-    }
-    let proposal = Proposal {
-        claims: claims(&webhook, state.config.webhooks_per_scope),
-        webhook,
-        command: command.clone(),
-    };
-    let (webhook, snapshot) = match register(state, call.request, proposal).await? {
-        Registered::Now(webhook, snapshot) | Registered::Before(webhook, snapshot) => {
-            (webhook, snapshot)
-        }
-    };
+    let (webhook, snapshot) = register(state, call.request, webhook, command.as_ref()).await?;
     let shape = shape::created(&webhook, &snapshot, &state.config);
     let answer = Answer::success(StatusCode::CREATED, &shape)
         .etag(webhook.version)

@@ -8,7 +8,10 @@ use tidings_registry::{
 };
 use tidings_types::WebhookId;
 
-use super::change::refused;
+use super::{
+    change::{TRIES, refused},
+    place,
+};
 use crate::{
     answer::Answer,
     commands::{self, Command, Known, Stage},
@@ -51,65 +54,78 @@ pub(crate) async fn remember(
     }
 }
 
-/// A webhook or hook to register.
-#[derive(Debug)]
-pub(crate) struct Proposal {
-    pub(crate) webhook: Webhook,
-    pub(crate) claims: Vec<String>,
-    pub(crate) command: Option<Command>,
-}
-
-/// How a webhook came to be registered.
-#[derive(Debug)]
-pub(crate) enum Registered {
-    Now(Arc<Webhook>, Arc<Snapshot>),
-    /// The same command made it before; its answer was not kept.
-    Before(Arc<Webhook>, Arc<Snapshot>),
-}
-
-/// Makes the topic and proposes the webhook.
+/// Registers a webhook or hook: makes its topic and proposes it. The same command
+/// may have made it before, and its answer was not kept: then it is that one, as
+/// it is now.
 ///
 /// # Errors
 /// `DUPLICATE_WEBHOOK`, `IDEMPOTENCY_KEY_REUSED`, 503.
 pub(crate) async fn register(
     state: &State,
     request: &Request,
-    proposal: Proposal,
-) -> Result<Registered, ApiError> {
-    let id = proposal.webhook.id;
-    topics::make(state, id, proposal.webhook.partitions).await?;
-    let change = Change {
-        entity: EntityKey::new("webhook", id),
-        expected_version: 0,
-        claims: proposal.claims,
-        command: proposal.command.as_ref().map(Command::reference),
-        actor: request.caller.subject.clone(),
-        trace: request.trace.as_str().to_owned(),
-        state: Entity::Webhook(Box::new(proposal.webhook)),
-    };
-    match state.deps.registry.propose(change).await {
-        Ok(Accepted { snapshot, .. }) => match snapshot.webhooks.get(&id) {
-            Some(webhook) => Ok(Registered::Now(Arc::clone(webhook), snapshot)),
-            None => Err(Code::WebhookNotRegistered.into()),
-        },
-        // The change may stand, and then the topic is needed.
-        Err(error @ (ProposeError::Unknown | ProposeError::Unavailable)) => Err(refused(&error)),
-        Err(error) => {
-            topics::take_back(state, id).await;
-            made_before(state, &error)
+    webhook: Webhook,
+    command: Option<&Command>,
+) -> Result<(Arc<Webhook>, Arc<Snapshot>), ApiError> {
+    let registry = &state.deps.registry;
+    let snapshot = registry.snapshot();
+    if let Some(command) = command
+        && let Some(entity) = command.made(&snapshot)?
+    {
+        return made_before(&entity, snapshot);
+    }
+    let (id, per_scope) = (webhook.id, state.config.webhooks_per_scope);
+    let mut claims = place::names(&webhook, &snapshot, per_scope)?;
+    topics::make(state, id, webhook.partitions).await?;
+    for _ in 0..TRIES {
+        let change = Change {
+            entity: EntityKey::new("webhook", id),
+            expected_version: 0,
+            claims,
+            command: command.map(Command::reference),
+            actor: request.caller.subject.clone(),
+            trace: request.trace.as_str().to_owned(),
+            state: Entity::Webhook(Box::new(webhook.clone())),
+        };
+        let error = match registry.propose(change).await {
+            Ok(Accepted { snapshot, .. }) => return found(id, snapshot),
+            Err(error) => error,
+        };
+        let next = match error {
+            // The change may stand, and then the topic is needed.
+            ProposeError::Unknown | ProposeError::Unavailable => return Err(refused(&error)),
+            // Another one took the place first.
+            ProposeError::Claimed { .. } => place::names(&webhook, &registry.snapshot(), per_scope),
+            ProposeError::Repeated { entity, same_body: true } => {
+                topics::take_back(state, id).await;
+                return made_before(&entity, registry.snapshot());
+            }
+            ProposeError::Repeated { same_body: false, .. }
+            | ProposeError::VersionConflict { .. } => Err(refused(&error)),
+        };
+        match next {
+            Ok(names) => claims = names,
+            Err(refusal) => {
+                topics::take_back(state, id).await;
+                return Err(refusal);
+            }
         }
     }
+    topics::take_back(state, id).await;
+    Err(commands::unavailable())
 }
 
-fn made_before(state: &State, error: &ProposeError) -> Result<Registered, ApiError> {
-    let ProposeError::Repeated { entity, same_body: true } = error else {
-        return Err(refused(error));
-    };
-    let snapshot = state.deps.registry.snapshot();
+fn made_before(
+    entity: &EntityKey,
+    snapshot: Arc<Snapshot>,
+) -> Result<(Arc<Webhook>, Arc<Snapshot>), ApiError> {
     let id = entity.as_str().strip_prefix("webhook/").and_then(|id| id.parse::<WebhookId>().ok());
-    let webhook = id.and_then(|id| snapshot.webhooks.get(&id)).map(Arc::clone);
-    match webhook {
-        Some(webhook) => Ok(Registered::Before(webhook, snapshot)),
-        None => Err(Code::WebhookNotRegistered.into()),
-    }
+    found(id.ok_or(Code::WebhookNotRegistered)?, snapshot)
+}
+
+fn found(
+    id: WebhookId,
+    snapshot: Arc<Snapshot>,
+) -> Result<(Arc<Webhook>, Arc<Snapshot>), ApiError> {
+    let webhook = snapshot.webhooks.get(&id).map(Arc::clone).ok_or(Code::WebhookNotRegistered)?;
+    Ok((webhook, snapshot))
 }

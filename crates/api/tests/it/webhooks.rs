@@ -1,6 +1,8 @@
 //! Webhooks: a table of good and bad input for each route.
 
+use futures::future::join_all;
 use serde_json::{Value, json};
+use tidings_api::Config;
 use tidings_types::{TopicName, WebhookId, names};
 
 use crate::world::{FOREIGN, ISSUER, MANAGER, World, config};
@@ -401,4 +403,64 @@ async fn a_repeated_key_gives_the_first_answer_and_another_body_is_refused() {
     let bad = [("idempotency-key", "")];
     let reply = world.send_with("POST", "/api/v1/Webhooks", MANAGER, &bad, Some(&body)).await;
     reply.refuses(400, "INVALID_IDEMPOTENCY_KEY", "Idempotency-Key");
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_come_at_once_a_scope_takes_what_it_has_places_for() {
+    for per_scope in [1, 3] {
+        let world = World::with(Config { webhooks_per_scope: per_scope, ..config(false) }).await;
+        let body = with("events", json!([103]));
+        let created =
+            join_all((0..12).map(|_| world.send("POST", "/api/v1/Webhooks", MANAGER, Some(&body))))
+                .await;
+        let refused = created.iter().filter(|reply| reply.status != 201);
+        for reply in refused.clone() {
+            assert_eq!(reply.refusal(), (409, "DUPLICATE_WEBHOOK".into(), "productId".into()));
+        }
+        assert_eq!(refused.count(), 12 - per_scope);
+        let listed = world.send("GET", "/api/v1/Webhooks", MANAGER, None).await.is(200).response();
+        assert_eq!(listed["totalCount"], per_scope);
+
+        // One that goes frees its place; one that changes keeps its own.
+        let id = |at: usize| listed["content"][at]["webhookId"].as_str().unwrap().to_owned();
+        let path = format!("/api/v1/Webhooks/{}", id(per_scope - 1));
+        world.send("PUT", &path, MANAGER, Some(&with("events", json!([104])))).await.is(200);
+        world.send("DELETE", &path, MANAGER, None).await.is(204);
+        world.send("POST", "/api/v1/Webhooks", MANAGER, Some(&body)).await.is(201);
+        let reply = world.send("POST", "/api/v1/Webhooks", MANAGER, Some(&body)).await;
+        reply.refuses(409, "DUPLICATE_WEBHOOK", "productId");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_finds_what_was_made_though_its_answer_was_not_kept() {
+    let world = World::start().await;
+    let body = with("events", json!([103]));
+    let key = [("idempotency-key", "one")];
+    let send = || world.send_with("POST", "/api/v1/Webhooks", MANAGER, &key, Some(&body));
+    // The process dies as soon as the webhook stands in the registry.
+    let mut version = world.registry.subscribe();
+    let made = version.wait_for(|_| !world.registry.snapshot().webhooks.is_empty());
+    tokio::select! {
+        biased;
+        made = made => assert!(made.is_ok()),
+        _ = send() => panic!("the answer came first"),
+    }
+    let told = send().await.is(201).response();
+    assert_eq!(told, send().await.is(201).response());
+    let snapshot = world.registry.snapshot();
+    let made: Vec<String> = snapshot.webhooks.keys().map(ToString::to_string).collect();
+    assert_eq!(json!(made), json!([told["webhookId"]]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_come_at_once_are_all_made() {
+    let world = World::start().await;
+    let path = format!("/api/v1/Webhooks/{}", world.webhook(MANAGER, &[103]).await);
+    let body = with("events", json!([104]));
+    let replies = join_all((0..20).map(|_| world.send("PUT", &path, MANAGER, Some(&body)))).await;
+    for reply in replies {
+        reply.is(200);
+    }
+    assert_eq!(world.send("GET", &path, MANAGER, None).await.header("etag"), "\"21\"");
 }

@@ -15,7 +15,7 @@ use tidings_delivery::{Ladder, Ladders, Limits, SuspendRules};
 use tidings_egress::{Egress, Fetcher, NetConnector, Policy};
 use tidings_eventlog::Backing;
 use tidings_registry::{KeysTopic, Registry, RegistryTask};
-use tidings_sender::{Attempts, Claims, RegistryWebhooks, RegistryWebhooksConfig};
+use tidings_sender::{Attempts, RegistryWebhooks, RegistryWebhooksConfig};
 use tidings_signing::{KeyBook, KeyRing};
 use tidings_telemetry::{SystemClock, SystemRng};
 use tidings_types::{Clock, Rng, Sabotage};
@@ -214,7 +214,6 @@ impl Shared {
             egress_metrics,
         ));
         let attempts: Arc<dyn Attempts> = Arc::new(Arc::clone(&egress));
-        let per_scope = settings.webhooks_per_scope;
         let webhooks = RegistryWebhooks::new(
             self.registry.clone(),
             RegistryWebhooksConfig {
@@ -222,7 +221,6 @@ impl Shared {
                 user_agent: USER_AGENT.to_owned(),
                 default_ladder: delivery.default_ladder.clone(),
                 merchant_ladder: delivery.merchant_ladder.clone(),
-                claims: Claims::new(move |webhook| tidings_api::webhook_claims(webhook, per_scope)),
             },
         );
         let failpoints = self.failpoints.clone().map(|points| {
@@ -271,7 +269,7 @@ impl Shared {
             metrics_public: settings.metrics_public,
             max_lag: settings.eventlog_max_lag,
             write_wait: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(60),
+            request_timeout: Duration::from_secs(30),
         };
         let api_metrics = tidings_api::Metrics::register(&mut metrics);
         let process = tidings_telemetry::Metrics::register(&mut metrics);
