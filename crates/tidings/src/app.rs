@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use address::running_address;
 pub(crate) use keys::sign_token;
+pub(crate) use parts::check;
 pub(crate) use tidings_auth::TokenRequest;
 
 use crate::{commands::Failure, settings::Settings};
@@ -98,12 +99,13 @@ impl App {
         let settings = Arc::new(settings);
         let (started, is_started) = watch::channel(false);
         let (ready, is_ready) = watch::channel(false);
+        let tls = settings.listen.tls.as_ref().map(keys::tls_acceptor).transpose();
+        let tls = tls.map_err(Failure::Usage)?;
         let parts = Parts::build(Arc::clone(&settings), is_started).await?;
         // Bound first: a port that is taken ends the start before anything moves.
         let listener = tokio::net::TcpListener::bind(settings.listen.address)
             .await
             .with_context(|| format!("cannot listen on {}", settings.listen.address))?;
-        let tls = settings.listen.tls.as_ref().map(keys::tls_acceptor).transpose()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let local = listener.local_addr().context("the listener has no address")?;
         let base_url = format!("{scheme}://{local}");

@@ -264,7 +264,14 @@ impl Answer {
         if lines.is_empty() {
             Failure::Wrong(anyhow!("the API answered {}", self.status))
         } else {
-            Failure::Wrong(anyhow!("refused ({}): {}", self.status, lines.join("\n")))
+            let hint = match self.status {
+                401 => {
+                    ". A directory's own tokens are good for a server with --dev or \
+                     auth.local_issuer = true; for another one give --url and --token"
+                }
+                _ => "",
+            };
+            Failure::Wrong(anyhow!("refused ({}): {}{hint}", self.status, lines.join("\n")))
         }
     }
 }

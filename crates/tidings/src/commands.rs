@@ -65,7 +65,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Recorder(args) => serve::single_role("recorder", &args),
         Command::Api(args) => serve::single_role("api", &args),
         Command::Config(ConfigCommand::Check(args)) => {
-            load_run(&args)?;
+            crate::app::check(&load_run(&args)?).map_err(Failure::Usage)?;
             say("settings are right");
             Ok(())
         }

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 pub(crate) use file::{ExternalIssuer, File};
 pub(crate) use load::{Flags, Source, load};
-pub(crate) use show::show;
+pub(crate) use show::{duration as duration_text, show};
 
 /// Settings that can be used: parsed, complete and checked against each other.
 #[derive(Clone, Debug)]
@@ -61,6 +61,8 @@ pub(crate) enum BrokerChoice {
 pub(crate) struct Listen {
     pub(crate) address: SocketAddr,
     pub(crate) tls: Option<TlsFiles>,
+    /// Whether plain HTTP is served off loopback.
+    pub(crate) plain: bool,
 }
 
 #[derive(Clone, Debug)]

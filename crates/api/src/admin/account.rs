@@ -15,7 +15,7 @@ use crate::{
     answer::Answer,
     commands::unavailable,
     dispatch::Request,
-    errors::ApiError,
+    errors::{ApiError, Code, Fault},
     history::{readable, unreadable},
     state::State,
 };
@@ -28,14 +28,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The sums, of one topic if `?topic=` names it.
 pub(crate) async fn account(state: &State, request: &Request) -> Result<Answer, ApiError> {
     readable(state).await?;
-    let committed = committed(state).await?;
+    let wanted = request.query.get("topic").map(full_name);
+    let sources = sources(state).await?;
+    if let Some(topic) = &wanted
+        && !sources.iter().any(|source| source.topic.as_str() == topic)
+    {
+        return Err(Fault::at(Code::NotFound, "topic").saying("there is no such topic").into());
+    }
+    let committed = committed(state, sources).await?;
     let ends = ends(state).await?;
     let log = &state.deps.event_log;
     if tokio::time::timeout(PATIENCE, log.wait_for(&ends)).await.is_err() {
         return Err(unavailable());
     }
     let account = log.account(&committed).await.map_err(|error| unreadable(state, &error))?;
-    let wanted = request.query.get("topic").map(full_name);
     let rows: Vec<&AccountRow> = account
         .partitions
         .iter()
@@ -63,16 +69,22 @@ fn full_name(text: &str) -> String {
     }
 }
 
-async fn committed(state: &State) -> Result<BTreeMap<TopicPartition, Offset>, ApiError> {
-    let broker = &state.deps.broker;
-    let topics = broker.topics().await.map_err(|error| failed(&error))?;
-    let sources: Vec<TopicPartition> = topics
+async fn sources(state: &State) -> Result<Vec<TopicPartition>, ApiError> {
+    let topics = state.deps.broker.topics().await.map_err(|error| failed(&error))?;
+    Ok(topics
         .iter()
         .filter(|topic| topic.name.as_str().starts_with(names::EVENTS_PREFIX))
         .flat_map(|topic| {
             (0..topic.partitions).map(|partition| TopicPartition::new(&topic.name, partition))
         })
-        .collect();
+        .collect())
+}
+
+async fn committed(
+    state: &State,
+    sources: Vec<TopicPartition>,
+) -> Result<BTreeMap<TopicPartition, Offset>, ApiError> {
+    let broker = &state.deps.broker;
     let positions = broker.committed(ROUTERS, &sources).await.map_err(|error| failed(&error))?;
     let known = sources.into_iter().zip(positions);
     Ok(known.filter_map(|(of, position)| Some((of, position?.next))).collect())

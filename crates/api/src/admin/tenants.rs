@@ -69,10 +69,16 @@ fn read(body: &[u8]) -> Result<TenantsDocument, ApiError> {
     input::parse(body)?;
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = match error.path().to_string().as_str() {
+        let mut path = match error.path().to_string().as_str() {
             "." => String::new(),
             path => path.to_owned(),
         };
+        let text = error.inner().to_string();
+        if let Some(name) = missing(&text) {
+            let dot = if path.is_empty() { "" } else { "." };
+            path = format!("{path}{dot}{name}");
+            return Fault::at(Code::InvalidRequestBody, path).saying("is required").into();
+        }
         // serde's text may quote a value, and a value may be a source key.
         let message = match error.inner().classify() {
             serde_json::error::Category::Data => "has a member or a type that is not known here",
@@ -82,4 +88,9 @@ fn read(body: &[u8]) -> Result<TenantsDocument, ApiError> {
         };
         Fault::at(Code::InvalidRequestBody, path).saying(message).into()
     })
+}
+
+/// The member that serde misses. Names are ours; only values may be secret.
+fn missing(text: &str) -> Option<&str> {
+    text.strip_prefix("missing field `")?.split('`').next()
 }

@@ -166,7 +166,11 @@ fn authentication(body: Object<'_>, faults: &mut Vec<Fault>) -> Authentication {
         return Authentication::None;
     };
     match object.required_string("type", faults).as_deref() {
-        Some("none") | None => Authentication::None,
+        Some("none") => {
+            unused(object, &["username", "password"], "basic", faults);
+            Authentication::None
+        }
+        None => Authentication::None,
         Some("basic") => {
             let username = credential(object, "username", faults);
             let password = credential(object, "password", faults);
@@ -184,6 +188,14 @@ fn authentication(body: Object<'_>, faults: &mut Vec<Fault>) -> Authentication {
     }
 }
 
+/// What the chosen type would drop is refused: the client means another one.
+fn unused(object: Object<'_>, names: &[&str], kind: &str, faults: &mut Vec<Fault>) {
+    for name in names.iter().filter(|name| object.has(name)) {
+        let fault = Fault::at(Code::InvalidRequestBody, object.path(name));
+        faults.push(fault.saying(format!("goes with type {kind}")));
+    }
+}
+
 fn credential(object: Object<'_>, name: &str, faults: &mut Vec<Fault>) -> String {
     let text = object.required_string(name, faults).unwrap_or_default();
     let legal = (1..=MAX_CREDENTIAL).contains(&text.len()) && !text.chars().any(char::is_control);
@@ -198,8 +210,15 @@ fn signature(body: Object<'_>, faults: &mut Vec<Fault>) -> Signature {
         return Signature::None;
     };
     match object.required_string("type", faults).as_deref() {
-        Some("none") | None => Signature::None,
-        Some("signatureKey") => Signature::OwnKey,
+        Some("none") => {
+            unused(object, &["sourceKeyId"], "sourceKey", faults);
+            Signature::None
+        }
+        None => Signature::None,
+        Some("signatureKey") => {
+            unused(object, &["sourceKeyId"], "sourceKey", faults);
+            Signature::OwnKey
+        }
         Some("sourceKey") => {
             let id = object.required_string("sourceKeyId", faults).unwrap_or_default();
             Signature::SourceKey(id.into_owned())

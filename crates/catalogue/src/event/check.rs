@@ -54,7 +54,10 @@ pub(super) fn decode<'a>(
         (Some(OPS), _) => false,
         (_, Some(kind)) => kind.is_eds(),
         // At ingest a merchant event is one that says so.
-        (_, None) => root.get("event_type").is_none() || root.get("context").is_some(),
+        (_, None) => {
+            let says_so = |name| root.get(name).is_some();
+            says_so("context") || !(says_so("event_type") || says_so("event_body"))
+        }
     };
     let draft = if is_eds {
         eds(catalogue, expected, root)?

@@ -282,6 +282,8 @@ fn a_merchant_event_names_its_merchant_and_its_type() {
     }
     let text = event(r#""transaction.sale.success","type":"thing""#, body);
     assert_eq!(judge(None, text), "BAD_FIELD type");
+    let untyped = format!(r#"{{"type":"event","event_body":{body}}}"#);
+    assert_eq!(judge(None, untyped), "BAD_FIELD event_type");
     let ops = event(r#""webhook.failing""#, r#"{"object":{"key":"w"}}"#);
     assert_eq!(judge(Some("ops"), &ops), "ok webhook.failing");
     assert_eq!(judge(Some("ops"), eds(101, PAYLOAD_101)), "BAD_FIELD event_type");

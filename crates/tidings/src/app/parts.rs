@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as Metrics;
-use tidings_auth::{External, Verifier, VerifierConfig};
+use tidings_auth::{External, VerificationKey, Verifier, VerifierConfig};
 use tidings_broker::{Broker, LocalBroker, LocalConfig};
 use tidings_catalogue::Catalogue;
 use tidings_delivery::{Ladder, Ladders, Limits, SuspendRules};
@@ -71,7 +71,11 @@ impl Parts {
         let catalogue = catalogue(&settings).map_err(Failure::Usage)?;
         let (failpoints, sabotage) = faults(&settings).map_err(Failure::Usage)?;
         let egress_metrics = tidings_egress::Metrics::register(&mut metrics);
-        let verifier = verifier(&settings, &clock, egress_metrics.clone())?;
+        let local =
+            settings.local_issuer.then(|| keys::local_issuer(&settings.data)).transpose()?;
+        let local = local.map(|issuer| issuer.public_key());
+        let verifier =
+            verifier(&settings, local, &clock, egress_metrics.clone()).map_err(Failure::Usage)?;
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.data);
         made.with_context(|| {
             format!("cannot make the data directory {}", settings.data.display())
@@ -326,6 +330,17 @@ fn catalogue(settings: &Settings) -> anyhow::Result<Catalogue> {
     catalogue.with_partitions(&settings.event_partitions).context("setting `events.partitions`")
 }
 
+/// Checks what the settings name: event types, ladders, issuers, certificates.
+pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
+    catalogue(settings)?;
+    ladders(settings)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let egress_metrics = tidings_egress::Metrics::register(&mut Metrics::default());
+    verifier(settings, None, &clock, egress_metrics)?;
+    settings.listen.tls.as_ref().map(keys::tls_acceptor).transpose()?;
+    Ok(())
+}
+
 /// The TOML files of a directory, by name.
 fn files(directory: &Path) -> std::io::Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
@@ -363,14 +378,10 @@ fn faults(settings: &Settings) -> anyhow::Result<(Option<Arc<Failpoints>>, Sabot
 
 fn verifier(
     settings: &Settings,
+    local: Option<Arc<VerificationKey>>,
     clock: &Arc<dyn Clock>,
     egress_metrics: tidings_egress::Metrics,
-) -> Result<Verifier, Failure> {
-    let local = if settings.local_issuer {
-        Some(keys::local_issuer(&settings.data)?.public_key())
-    } else {
-        None
-    };
+) -> anyhow::Result<Verifier> {
     let external = settings.issuers.iter().map(|issuer| tidings_auth::ExternalIssuer {
         issuer: issuer.issuer.clone(),
         audience: issuer.audience.clone(),
@@ -384,7 +395,7 @@ fn verifier(
     };
     let config =
         VerifierConfig { local, external: Some(external), max_lifetime: settings.token_max_ttl };
-    Verifier::new(config).map_err(|error| Failure::Usage(error.into()))
+    Ok(Verifier::new(config)?)
 }
 
 fn policy(settings: &Settings) -> Policy {

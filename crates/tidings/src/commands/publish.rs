@@ -133,7 +133,7 @@ fn refused(answer: &Answer, first_line: usize, accepted: usize) -> Failure {
             text("message")
         ));
     }
-    if lines.is_empty() {
+    if lines.is_empty() || answer.status == 401 {
         return answer.refused();
     }
     Failure::Wrong(anyhow!("refused, {accepted} accepted before it: {}", lines.join("; ")))

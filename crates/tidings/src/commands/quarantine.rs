@@ -26,11 +26,15 @@ pub(crate) fn list(as_json: bool, args: &ClientArgs) -> Result<(), Failure> {
         }
         for item in items.as_array().into_iter().flatten() {
             let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
+            let number = |name: &str| item.get(name).and_then(Value::as_u64).unwrap_or_default();
             let redriven = item.get("redriven").and_then(Value::as_bool) == Some(true);
             say(format!(
-                "{} {} {} {}{}",
+                "{} {} {}/{}/{} {} {}{}",
                 text("id"),
                 text("time"),
+                text("topic"),
+                number("partition"),
+                number("offset"),
                 text("reason"),
                 text("field"),
                 if redriven { " redriven" } else { "" }

@@ -49,7 +49,10 @@ fn refused(answer: &Answer, text: &str) -> Failure {
         .map(|error| {
             let member = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
             let (field, message) = (member("field"), member("message"));
-            let what = format!("{} {field}: {message}", member("code"));
+            let what = match (member("code"), field) {
+                (code, "") => format!("{code}: {message}"),
+                (code, field) => format!("{code} {field}: {message}"),
+            };
             match line_of(text, field) {
                 // A line with a value may hold a merchant's key.
                 Some((number, line)) if line.contains("value") => format!("line {number}: {what}"),
@@ -58,7 +61,7 @@ fn refused(answer: &Answer, text: &str) -> Failure {
             }
         })
         .collect();
-    if lines.is_empty() {
+    if lines.is_empty() || answer.status == 401 {
         return answer.refused();
     }
     Failure::Wrong(anyhow!("refused, nothing was applied:\n{}", lines.join("\n")))
@@ -102,6 +105,11 @@ fn line_of<'t>(text: &'t str, field: &str) -> Option<(usize, &'t str)> {
 fn to_json(value: toml::Value, base: &Path) -> Result<Value, Failure> {
     Ok(match value {
         toml::Value::Table(table) => {
+            if table.contains_key("value") && table.contains_key("value_file") {
+                return Err(Failure::Wrong(anyhow!(
+                    "a source key has both value and value_file; give one"
+                )));
+            }
             let mut object = Map::new();
             for (name, value) in table {
                 if name == "value_file" {

@@ -18,6 +18,9 @@ pub(crate) fn run(args: &TokenArgs) -> Result<(), Failure> {
     let settings = settings::load(&source, &flags)?;
     let scopes: Vec<String> =
         args.scope.iter().flat_map(|scope| scope.split_whitespace()).map(str::to_owned).collect();
+    if scopes.is_empty() {
+        return Err(Failure::Usage(anyhow!("--scope is empty; there are {}", SCOPES.join(", "))));
+    }
     if let Some(unknown) = scopes.iter().find(|scope| !SCOPES.contains(&scope.as_str())) {
         return Err(Failure::Usage(anyhow!(
             "--scope {unknown:?} is unknown; there are {}",
@@ -31,8 +34,8 @@ pub(crate) fn run(args: &TokenArgs) -> Result<(), Failure> {
     if *args.ttl > settings.token_max_ttl || args.ttl.is_zero() {
         return Err(Failure::Usage(anyhow!(
             "--ttl {} must be more than 0 and at most {} (setting auth.max_ttl)",
-            args.ttl,
-            humantime::format_duration(settings.token_max_ttl)
+            settings::duration_text(*args.ttl),
+            settings::duration_text(settings.token_max_ttl)
         )));
     }
     let token = crate::app::sign_token(

@@ -126,6 +126,14 @@ fn duration(key: &str, text: Option<&str>, default: Duration) -> Result<Duration
     })
 }
 
+/// A duration that must not be nothing.
+fn some_time(key: &str, text: Option<&str>, default: Duration) -> Result<Duration, SettingsError> {
+    match duration(key, text, default)? {
+        Duration::ZERO => Err(bad(key, "must be longer than 0s")),
+        some => Ok(some),
+    }
+}
+
 fn bad(key: &str, problem: impl Into<String>) -> SettingsError {
     SettingsError::Key {
         key: key.to_owned(),
@@ -185,7 +193,7 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
             file.delivery.suspend_after.as_deref(),
             72 * HOUR,
         )?,
-        gone_count: file.delivery.gone_count.unwrap_or(3).max(1),
+        gone_count: gone_count(file)?,
         gone_gap: duration(
             "delivery.gone_gap",
             file.delivery.gone_gap.as_deref(),
@@ -202,7 +210,7 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
     if file.region.is_some_and(|region| region > 2) {
         return Err(bad("region", "must be 0, 1 or 2"));
     }
-    let keys_retention = duration("keys.retention", file.keys.retention.as_deref(), 6 * HOUR)?;
+    let keys_retention = some_time("keys.retention", file.keys.retention.as_deref(), 6 * HOUR)?;
     let session = duration("slots.session", file.slots.session.as_deref(), 6 * SECOND)?;
     if session < Duration::from_millis(100) {
         return Err(bad("slots.session", "must be at least 100ms"));
@@ -231,8 +239,8 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
         delivery,
         egress_allow,
         allow_http: file.egress.allow_http.unwrap_or(dev),
-        ports: file.egress.ports.clone().unwrap_or_else(|| vec![443, 8443]),
-        eventlog_retention: duration(
+        ports: ports(file)?,
+        eventlog_retention: some_time(
             "eventlog.retention",
             file.eventlog.retention.as_deref(),
             90 * DAY,
@@ -244,7 +252,7 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
         )?,
         keys_retention,
         session,
-        checkpoint_interval: duration(
+        checkpoint_interval: some_time(
             "slots.checkpoint_interval",
             file.slots.checkpoint_interval.as_deref(),
             SECOND,
@@ -252,7 +260,7 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
         source_epoch: file.ingest.source_epoch.unwrap_or(0),
         event_partitions: file.events.partitions.clone().unwrap_or_default(),
         event_types: file.events.types.as_ref().map(PathBuf::from),
-        fraud_answer_window: duration(
+        fraud_answer_window: some_time(
             "fraud.answer_window",
             file.fraud.answer_window.as_deref(),
             72 * HOUR,
@@ -268,6 +276,22 @@ fn positive(key: &str, value: Option<usize>, default: usize) -> Result<usize, Se
         Some(value) => Ok(value),
         None => Ok(default),
     }
+}
+
+fn gone_count(file: &File) -> Result<u32, SettingsError> {
+    match file.delivery.gone_count {
+        Some(0) => Err(bad("delivery.gone_count", "must be at least 1")),
+        Some(count) => Ok(count),
+        None => Ok(3),
+    }
+}
+
+fn ports(file: &File) -> Result<Vec<u16>, SettingsError> {
+    let Some(ports) = &file.egress.ports else { return Ok(vec![443, 8443]) };
+    if ports.is_empty() || ports.contains(&0) {
+        return Err(bad("egress.ports", "must name at least one port, and none is 0"));
+    }
+    Ok(ports.clone())
 }
 
 fn log_level(file: &File) -> Result<String, SettingsError> {
@@ -310,7 +334,7 @@ fn listen(file: &File, flags: &Flags) -> Result<Listen, SettingsError> {
     let address: SocketAddr = text
         .replace("localhost", "127.0.0.1")
         .parse()
-        .map_err(|_bad| bad("listen", format!("{text:?} is not ADDR:PORT")))?;
+        .map_err(|_bad| bad("listen.address", format!("{text:?} is not ADDR:PORT")))?;
     let tls = match (&file.listen.tls_certificate, &file.listen.tls_key) {
         (Some(certificate), Some(key)) => {
             Some(TlsFiles { certificate: certificate.into(), key: key.into() })
@@ -329,13 +353,14 @@ fn listen(file: &File, flags: &Flags) -> Result<Listen, SettingsError> {
             "--dev listens on loopback only, not on {address}; use 127.0.0.1 or leave out --dev"
         )));
     }
-    if !loopback && tls.is_none() && !file.listen.plain.unwrap_or(false) {
+    let plain = file.listen.plain.unwrap_or(false);
+    if !loopback && tls.is_none() && !plain {
         return Err(SettingsError::Relation(format!(
             "listening on {address} needs TLS: set listen.tls_certificate and listen.tls_key, \
              or listen.plain = true behind a proxy"
         )));
     }
-    Ok(Listen { address, tls })
+    Ok(Listen { address, tls, plain })
 }
 
 #[cfg(test)]

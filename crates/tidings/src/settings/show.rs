@@ -60,7 +60,17 @@ pub(crate) fn show(settings: &Settings) -> String {
     line(format!("[slots]\nsession = {:?}", secs(settings.session)));
     line(format!("checkpoint_interval = {:?}", secs(settings.checkpoint_interval)));
     line(format!("[ingest]\nsource_epoch = {}", settings.source_epoch));
+    line(format!("[fraud]\nanswer_window = {:?}", secs(settings.fraud_answer_window)));
+    line("[events]".to_owned());
+    if let Some(types) = &settings.event_types {
+        line(format!("types = {:?}", types.display().to_string()));
+    }
+    line("[events.partitions]".to_owned());
+    for (name, partitions) in &settings.event_partitions {
+        line(format!("{name:?} = {partitions}"));
+    }
     line(format!("[listen]\naddress = \"{}\"", settings.listen.address));
+    line(format!("plain = {}", settings.listen.plain));
     if let Some(tls) = &settings.listen.tls {
         line(format!("tls_certificate = {:?}", tls.certificate.display().to_string()));
         line(format!("tls_key = {:?}", tls.key.display().to_string()));
@@ -72,7 +82,7 @@ pub(crate) fn show(settings: &Settings) -> String {
 }
 
 /// A duration as the settings file takes it, in one unit: `250ms`, `72h`, `90d`.
-fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
     const DAY: u64 = 24 * HOUR;

@@ -46,6 +46,60 @@ async fn tenants_apply_adds_changes_prunes_and_refuses_as_a_whole() {
     let secret = stage.apply(&format!("{TENANTS}[[merchants]]\nkey = \"\"\nprogramme_manager = 20\nsource_keys = [{{ id = \"\", value = \"hidden-value\" }}]\n"), &[]);
     assert_eq!(secret.code, Some(1));
     assert!(!secret.err.contains("hidden-value"), "{}", secret.err);
+
+    for (more, line, what) in [
+        ("[[products]]\nid = 8\n", "`[[products]]`", "products[2].programmeManager: is required"),
+        ("[[products]]\nid = \"x\"\nprogramme_manager = 20\n", "`id = \"x\"`", "products[2].id"),
+        (
+            "[[merchants]]\nkey = \"m2\"\nprogramme_manager = 20\nsource_keys = [{ id = \"a\" }]\n",
+            "source_keys",
+            "merchants[1].sourceKeys[0].value: is required",
+        ),
+        (
+            "[[merchants]]\nkey = \"m2\"\nprogramme_manager = 20\n\
+             source_keys = [{ id = \"a\", value = \"hidden-value\", value_file = \"f\" }]\n",
+            "",
+            "both value and value_file",
+        ),
+    ] {
+        let refused = stage.apply(&format!("{TENANTS}{more}"), &[]);
+        assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""), "{more}");
+        assert!(refused.err.contains(what) && refused.err.contains(line), "{}", refused.err);
+        assert!(!refused.err.contains("hidden-value"), "{}", refused.err);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_take_the_directorys_tokens_says_what_would_help() {
+    let stage = Stage::with(false, &[]).await;
+    let refused = stage.apply(TENANTS, &[]);
+    assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""));
+    for part in ["UNAUTHORIZED: ", "auth.local_issuer", "--url and --token"] {
+        assert!(refused.err.contains(part), "{part}: {}", refused.err);
+    }
+    let refused = stage.run(&["publish", "-"], &marked("x"));
+    assert!(refused.err.contains("auth.local_issuer"), "{}", refused.err);
+}
+
+#[tokio::test]
+async fn an_account_of_a_topic_that_is_not_there_is_no_clean_one() {
+    let stage = Stage::start().await;
+    let ended = stage.run(&["account", "--topic", "tidings.events.140"], "");
+    assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""));
+    assert!(ended.err.contains("NOT_FOUND topic"), "{}", ended.err);
+    let ended = stage.run(&["account", "--topic", "104"], "");
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+}
+
+#[test]
+fn a_token_without_a_scope_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = run_in(folder.path(), &["token", "--data", "data", "--scope", " "], "");
+    assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""));
+    let long = ["token", "--data", "data", "--scope", "admin", "--ttl", "90d"];
+    let ended = run_in(folder.path(), &long, "");
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.err.contains("--ttl 90d must be more than 0 and at most 24h"), "{}", ended.err);
 }
 
 #[tokio::test]
@@ -211,6 +265,27 @@ fn settings_come_from_the_file_the_environment_and_flags_in_this_order() {
         ("[delivery.ladders]\nquick = []", &[], "delivery.ladders.quick"),
         ("[egress]\nallow = [\"x\"]", &[], "egress.allow"),
         ("region = 3", &[], "region"),
+        ("[delivery]\ngone_count = 0", &[], "delivery.gone_count"),
+        ("[egress]\nports = []", &[], "egress.ports"),
+        ("[egress]\nports = [0]", &[], "egress.ports"),
+        ("[eventlog]\nretention = \"0s\"", &[], "eventlog.retention"),
+        ("[keys]\nretention = \"0s\"", &[], "keys.retention"),
+        ("[slots]\ncheckpoint_interval = \"0s\"", &[], "slots.checkpoint_interval"),
+        ("[fraud]\nanswer_window = \"0s\"", &[], "fraud.answer_window"),
+        ("[listen]\naddress = \"x\"", &[], "listen.address"),
+        (
+            "[listen]\ntls_certificate = \"none.pem\"\ntls_key = \"none.pem\"",
+            &[],
+            "listen.tls_certificate",
+        ),
+        ("[events]\ntypes = \"nowhere\"", &[], "events.types"),
+        ("[events.partitions]\n104 = 0", &[], "events.partitions"),
+        ("[events.partitions]\n140 = 3", &[], "events.partitions"),
+        (
+            "[auth]\nissuers = [{ issuer = \"i\", audience = \"a\", jwks_url = \"nowhere\" }]",
+            &[],
+            "auth.issuers",
+        ),
         ("", &[("TIDINGS_DELIVERY__MAX_OPNE", "1")], "delivery.max_opne"),
     ] {
         let ended = config(text, &["check"], environment);
@@ -234,6 +309,14 @@ fn settings_come_from_the_file_the_environment_and_flags_in_this_order() {
     for line in ["max_open = 6\n", "ports = [1, 2]\n", "address = \"127.0.0.1:3\"\n"] {
         assert!(shown.out.contains(line), "{line}{}", shown.out);
     }
+    // What is shown is the whole of it: as a file it says the same.
+    let text = "[events.partitions]\n104 = 5\n[fraud]\nanswer_window = \"5s\"\n\
+                [listen]\nplain = true\n";
+    let shown = config(text, &["show"], &[]).out;
+    for line in ["\"104\" = 5\n", "answer_window = \"5s\"\n", "plain = true\n"] {
+        assert!(shown.contains(line), "{line}{shown}");
+    }
+    assert_eq!(config(&shown, &["show"], &[]).out, shown);
     let shown = config("[delivery]\ndefault_ladder = \"standard\"", &["show", "--dev"], &[]);
     for line in ["default_ladder = \"standard\"\n", "per_scope = 1000\n", "gone_gap = \"1s\"\n"] {
         assert!(shown.out.contains(line), "{line}{}", shown.out);

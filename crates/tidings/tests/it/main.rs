@@ -8,5 +8,6 @@ mod help;
 mod ingest;
 mod merchants;
 mod metrics;
+mod new_types;
 mod stage;
 mod webhooks;

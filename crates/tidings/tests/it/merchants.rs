@@ -104,6 +104,18 @@ async fn what_is_no_hook_is_refused_with_its_field() {
             "INVALID_REQUEST_BODY",
             "signature.sourceKeyId",
         ),
+        (
+            hook("authentication", json!({"type": "none", "password": "p"})),
+            400,
+            "INVALID_REQUEST_BODY",
+            "authentication.password",
+        ),
+        (
+            hook("signature", json!({"type": "signatureKey", "sourceKeyId": "src1"})),
+            400,
+            "INVALID_REQUEST_BODY",
+            "signature.sourceKeyId",
+        ),
     ] {
         let answer = admin.json("POST", HOOKS, &body).await.unwrap();
         assert_eq!(answer.status, status, "{body}");
