@@ -168,13 +168,7 @@ pub(crate) async fn by_ids(
     let too_many = Code::NotificationBulkGetLimitExceeded;
     let asked = ids::read(&request.body, MAX_READ, too_many)?;
     let as_of = readable(state).await?;
-    let known: Vec<_> = asked.iter().filter_map(|text| ids::parse(text)).collect();
-    let items = state
-        .deps
-        .event_log
-        .by_ids(webhook.id, &known)
-        .await
-        .map_err(|error| unreadable(state, &error))?;
+    let items = ids::find(state, webhook, &asked).await?;
     if items.is_empty() {
         return Err(ApiError::at(Code::NotificationNotfound, "notificationIds"));
     }

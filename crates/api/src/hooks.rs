@@ -12,7 +12,7 @@ use tidings_registry::{Basic, HookSettings, HookSignature, Snapshot, Webhook};
 use tidings_signing::Secret;
 use tidings_types::{HookOwner, MerchantKey, WebhookStatus};
 
-use self::body::{Authentication, HookInput, Purpose, Signature};
+use self::body::{Authentication, HookInput, Signature};
 use crate::{
     answer::Answer,
     commands,
@@ -23,6 +23,7 @@ use crate::{
     state::State,
     topics,
     webhooks::{
+        body::Purpose,
         change,
         registering::{register, remember, replayed},
     },
@@ -110,8 +111,7 @@ pub(crate) async fn get(state: &State, request: &Request) -> Result<Answer, ApiE
 pub(crate) async fn update(state: &State, request: &Request) -> Result<Answer, ApiError> {
     let hook = find(state, request).await?;
     let document = input::parse(&request.body)?;
-    let input =
-        body::read(document.root(), Purpose::Replace, &state.deps.catalogue, &state.config)?;
+    let input = body::read(document.root(), Purpose::Update, &state.deps.catalogue, &state.config)?;
     let fresh = new_key(state);
     let saved =
         change::save(state, request, hook.id, Code::WebhookNotRegistered, |snapshot, hook| {

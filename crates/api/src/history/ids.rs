@@ -2,11 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use tidings_eventlog::Item;
+use tidings_registry::Webhook;
 use tidings_types::{NotificationId, is_opaque_id};
 
+use super::unreadable;
 use crate::{
     errors::{ApiError, Code, Fault},
     input::{self, Object},
+    state::State,
 };
 
 /// Reads `{"notificationIds":[…]}`, at most `most` of them, each once.
@@ -41,6 +45,21 @@ pub(crate) fn read(body: &[u8], most: usize, too_many: Code) -> Result<Vec<Strin
     }
     ApiError::check(faults)?;
     Ok(ids)
+}
+
+/// What is known of the notifications `asked` for, in this order; ids that are
+/// unknown or another webhook's are left out.
+///
+/// # Errors
+/// When the event log cannot be read.
+pub(crate) async fn find(
+    state: &State,
+    webhook: &Webhook,
+    asked: &[String],
+) -> Result<Vec<Item>, ApiError> {
+    let wanted: Vec<NotificationId> = asked.iter().filter_map(|text| parse(text)).collect();
+    let found = state.deps.event_log.by_ids(webhook.id, &wanted).await;
+    found.map_err(|error| unreadable(state, &error))
 }
 
 /// The id that a text is, if this platform could have given it.

@@ -20,7 +20,7 @@ use tidings_types::{
     Lane, NotificationId, Partition, RunId, Timestamp, TopicPartition, WebhookStatus, names,
 };
 
-use super::{Ids, Surface, ids, payload, readable, unreadable};
+use super::{Ids, Surface, ids, payload, readable};
 use crate::{
     answer::Answer,
     commands::{self, Command, Known, Stage, unavailable},
@@ -156,13 +156,7 @@ async fn done(
 type Items = BTreeMap<NotificationId, Item>;
 
 async fn find(state: &State, webhook: &Webhook, asked: &[String]) -> Result<Items, ApiError> {
-    let wanted: Vec<NotificationId> = asked.iter().filter_map(|text| ids::parse(text)).collect();
-    let items = state
-        .deps
-        .event_log
-        .by_ids(webhook.id, &wanted)
-        .await
-        .map_err(|error| unreadable(state, &error))?;
+    let items = ids::find(state, webhook, asked).await?;
     Ok(items.into_iter().map(|item| (item.notification, item)).collect())
 }
 

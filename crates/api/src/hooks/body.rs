@@ -9,7 +9,7 @@ use crate::{
     config::Config,
     errors::{ApiError, Code, Fault},
     input::{Object, wrong},
-    webhooks::body::{check_url, status},
+    webhooks::body::{Purpose, check_url},
 };
 
 const MEMBERS: &[&str] =
@@ -62,13 +62,6 @@ pub(crate) enum Signature {
     OwnKey,
 }
 
-/// Whether a body creates a hook or replaces one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    Create,
-    Replace,
-}
-
 /// Reads the body of a hook.
 ///
 /// # Errors
@@ -80,11 +73,7 @@ pub(crate) fn read(
     config: &Config,
 ) -> Result<HookInput, ApiError> {
     let mut faults = Vec::new();
-    let known: Vec<&str> = match purpose {
-        Purpose::Create => MEMBERS.to_vec(),
-        Purpose::Replace => MEMBERS.iter().chain(ANSWER_MEMBERS).copied().collect(),
-    };
-    let Some(body) = Object::take(root, &known, &mut faults) else { return Err(faults.into()) };
+    let body = purpose.take(root, MEMBERS, ANSWER_MEMBERS, &mut faults)?;
     let text = |name: &str, faults: &mut Vec<Fault>| {
         body.string(name, faults).map(std::borrow::Cow::into_owned)
     };
@@ -99,12 +88,7 @@ pub(crate) fn read(
     }
     let events = events(body, merchant.is_some(), catalogue, &mut faults);
     let input = HookInput {
-        status: body.get("status").and_then(|value| match purpose {
-            Purpose::Replace if value.string().as_deref() == Some("suspended") => {
-                Some(WebhookStatus::Suspended)
-            }
-            Purpose::Create | Purpose::Replace => status(value, &mut faults),
-        }),
+        status: purpose.status(body, "status", &mut faults),
         authentication: authentication(body, &mut faults),
         signature: signature(body, &mut faults),
         wire_names: wire_names(body, &mut faults),

@@ -308,7 +308,7 @@ pub(crate) const ROUTES: &[Route] = &[
     admin(Platform::Account, GET, "/admin/v1/account", "Accounts for every source record")
         .query(&["topic"])
         .gives("Account")
-        .fails(&[Code::UnableToRead]),
+        .fails(&[Code::NotFound, Code::UnableToRead]),
     admin(
         Platform::ListQuarantine,
         GET,

@@ -83,6 +83,40 @@ pub(crate) enum Purpose {
     Update,
 }
 
+impl Purpose {
+    /// Takes the body: it may have the members `sent`, on an update also those that
+    /// `answers` alone have, sent back as they came.
+    ///
+    /// # Errors
+    /// When it is no object.
+    pub(crate) fn take<'d>(
+        self,
+        root: Value<'d>,
+        sent: &[&'static str],
+        answers: &[&'static str],
+        faults: &mut Vec<Fault>,
+    ) -> Result<Object<'d>, ApiError> {
+        let answers = if self == Self::Update { answers } else { &[] };
+        let known = [sent, answers].concat();
+        Object::take(root, &known, faults).ok_or_else(|| std::mem::take(faults).into())
+    }
+
+    /// The status in the member `name`. An update may send back what the platform
+    /// set; the change checks it.
+    pub(crate) fn status(
+        self,
+        body: Object<'_>,
+        name: &str,
+        faults: &mut Vec<Fault>,
+    ) -> Option<WebhookStatus> {
+        let value = body.get(name)?;
+        if self == Self::Update && value.string().as_deref() == Some("suspended") {
+            return Some(WebhookStatus::Suspended);
+        }
+        status(value, faults)
+    }
+}
+
 /// Reads the body of a create or an update.
 ///
 /// # Errors
@@ -94,23 +128,13 @@ pub(crate) fn read(
     config: &Config,
 ) -> Result<WebhookInput, ApiError> {
     let mut faults = Vec::new();
-    let known: Vec<&str> = match purpose {
-        Purpose::Create => MEMBERS.to_vec(),
-        Purpose::Update => MEMBERS.iter().chain(ANSWER_MEMBERS).copied().collect(),
-    };
-    let Some(body) = Object::take(root, &known, &mut faults) else { return Err(faults.into()) };
+    let body = purpose.take(root, MEMBERS, ANSWER_MEMBERS, &mut faults)?;
     let mut input = WebhookInput {
         programme_manager: body
             .string("programManagerCode", &mut faults)
             .map(std::borrow::Cow::into_owned),
         product: body.get("productId").and_then(|value| product(value, &mut faults)),
-        status: body.get("webhookStatus").and_then(|value| match purpose {
-            // An update may send back what the platform set; the change checks it.
-            Purpose::Update if value.string().as_deref() == Some("suspended") => {
-                Some(WebhookStatus::Suspended)
-            }
-            Purpose::Create | Purpose::Update => status(value, &mut faults),
-        }),
+        status: purpose.status(body, "webhookStatus", &mut faults),
         ..WebhookInput::default()
     };
     match body.array("events", &mut faults) {
