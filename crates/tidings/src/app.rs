@@ -102,6 +102,9 @@ impl App {
         let tls = settings.listen.tls.as_ref().map(keys::tls_acceptor).transpose();
         let tls = tls.map_err(Failure::Usage)?;
         let parts = Parts::build(Arc::clone(&settings), is_started).await?;
+        if roles.announces {
+            address::clear(&settings.data)?;
+        }
         // Bound first: a port that is taken ends the start before anything moves.
         let listener = tokio::net::TcpListener::bind(settings.listen.address)
             .await

@@ -1,6 +1,7 @@
 //! `DIR/address`: one line, the base URL of the process that serves the data
 //! directory. Written when it is ready, removed at a clean end; after a crash it
-//! may name nobody, so whoever reads it asks first.
+//! names nobody until the next process takes it away, so whoever reads it asks
+//! first.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,18 @@ const DRAFT: &str = "address.new";
 /// The address file of this process.
 #[derive(Debug)]
 pub(super) struct AddressFile(PathBuf);
+
+/// Takes away what a process that crashed has left: whoever waits for the file
+/// waits for the one that is starting.
+pub(super) fn clear(data: &Path) -> anyhow::Result<()> {
+    let path = data.join(NAME);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
 
 /// Writes the file in one step.
 pub(super) fn write(data: &Path, base_url: &str) -> anyhow::Result<AddressFile> {

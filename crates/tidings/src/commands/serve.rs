@@ -11,6 +11,9 @@ use crate::{
     settings::{BrokerChoice, Settings},
 };
 
+/// The part of `shutdown.grace` that the process needs to end in.
+const ENDING: f32 = 0.05;
+
 /// Runs all roles until a signal comes.
 pub(crate) fn serve(args: &RunArgs) -> Result<(), Failure> {
     let settings = load_run(args)?;
@@ -45,12 +48,17 @@ fn run_until_signal(settings: Settings) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let grace = settings.shutdown_grace;
+    // The process has to be gone by then; a little of it goes to the end itself.
+    let grace = settings.shutdown_grace.mul_f32(1.0 - ENDING);
     let outcome: Result<(), Failure> = runtime.block_on(async move {
         let shutdown = CancellationToken::new();
-        let app = App::start(settings, Roles::ALL, shutdown.clone()).await?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+        let app = tokio::select! {
+            app = App::start(settings, Roles::ALL, shutdown.clone()) => app?,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        };
         let mut finished = Box::pin(app.run());
         tokio::select! {
             result = &mut finished => return Ok(result?),

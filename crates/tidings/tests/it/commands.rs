@@ -1,6 +1,9 @@
 //! What the commands print, and how they end.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -149,6 +152,39 @@ async fn a_clean_end_takes_the_address_with_it() {
     assert!(address.exists(), "a second server does not touch the first one's file");
     assert_eq!(stage.stop().await, Some(0));
     assert!(!address.exists());
+}
+
+#[tokio::test]
+async fn the_address_of_one_that_crashed_is_gone_before_the_next_one_is_ready() {
+    let mut stage = Stage::start().await;
+    stage.kill();
+    let address = stage.data().join("address");
+    assert!(address.exists());
+    // It never gets ready: its port is taken.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let ended = stage.run(&["serve", "--dev", "--listen", &listen], "");
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    assert!(!address.exists());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_hangs_does_not_hold_up_the_end() {
+    const GRACE: Duration = Duration::from_secs(4);
+    let mut stage = Stage::with(true, &[("TIDINGS_SHUTDOWN__GRACE", "4s")]).await;
+    assert_eq!(stage.apply(TENANTS, &[]).code, Some(0));
+    let endpoint = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", endpoint.local_addr().unwrap());
+    let body = json!({"events": [104], "config": {"url": url}});
+    let answer = stage.manager("20").json("POST", "/api/v1/Webhooks", &body).await.unwrap();
+    assert_eq!(answer.status, 201);
+    stage.publish(&marked("x")).await;
+    let held = endpoint.accept().await.unwrap();
+    let began = Instant::now();
+    assert_eq!(stage.stop().await, Some(0));
+    assert!(began.elapsed() < GRACE, "{:?}", began.elapsed());
+    drop(held);
+    assert!(!stage.data().join("address").exists());
 }
 
 #[tokio::test]
