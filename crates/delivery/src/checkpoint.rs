@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use tidings_types::{NotificationId, Offset, Partition, RunId, Timestamp, WebhookId};
+use tidings_types::{NotificationId, Offset, Partition, RunId, WebhookId};
 
-use crate::Entry;
+use crate::{Entry, Health};
 
 /// Entries in one part: at most about 160 bytes each, so that a part stays under
 /// 256 KiB (design §5).
@@ -32,9 +32,7 @@ pub struct Checkpoint {
     pub standard_number: u64,
     pub urgent_number: u64,
     /// In partition 0 only, as the rest.
-    pub failing_since: Option<Timestamp>,
-    pub gone: Vec<Timestamp>,
-    pub failed_in_a_row: u32,
+    pub health: Health,
     /// Id and run at `next - 1`, if a good record stood there.
     pub last: Option<(NotificationId, RunId)>,
 }
@@ -134,7 +132,7 @@ impl Assembler {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tidings_types::Lane;
+    use tidings_types::{Lane, Timestamp};
 
     use super::*;
     use crate::{At, Totals};
@@ -157,7 +155,7 @@ mod tests {
             folded: (open..open + folded)
                 .map(|offset| Folded { entry: entry(offset), ended: offset % 2 == 0 })
                 .collect(),
-            failed_in_a_row: 3,
+            health: Health { failing_since: Some(Timestamp::from_secs(3)), ..Health::default() },
             ..Checkpoint::default()
         }
     }

@@ -125,6 +125,16 @@ impl Report {
     pub fn is_delivered(&self) -> bool {
         self.attempt.code == AttemptCode::Delivered
     }
+
+    /// Whether it says that the endpoint cannot take as much, and not only that it
+    /// refuses what it was sent.
+    pub fn is_overloaded(&self) -> bool {
+        match self.attempt.http_status {
+            408 | 425 | 429 => true,
+            400..=499 => false,
+            _ => !self.is_delivered(),
+        }
+    }
 }
 
 /// What happens to an open notification now.
@@ -158,6 +168,8 @@ pub(crate) struct Open<B> {
     /// A resend joined while the request was under way: if it fails, the next one
     /// is due at once with a fresh ladder.
     pub(crate) joined: bool,
+    /// Its attempt is a probe before it was due: not a step of its ladder.
+    pub(crate) is_early: bool,
     /// The log has acknowledged its number.
     pub(crate) is_numbered: bool,
 }

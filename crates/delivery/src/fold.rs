@@ -3,7 +3,10 @@
 //!
 //! Pure: the caller reads both topics and hands the records in, in log order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tidings_types::{Lane, Offset, Partition, Sabotage, WebhookId};
 
@@ -12,12 +15,16 @@ use crate::{Assembler, At, Checkpoint, Entry, FactKind, Folded, Part, TookOrder}
 /// The last checkpoint of each delivery partition.
 type Checkpoints = BTreeMap<(WebhookId, Partition), Checkpoint>;
 
+/// An endpoint that may have asked for a pause after the last mark, of which only its
+/// outcomes tell, is left alone for so long at most.
+const UNKNOWN_PAUSE: Duration = Duration::from_secs(60);
+
 /// One record of a slot's partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SlotEvent {
     /// A `took` stands at this record's offset.
     Took,
-    Checkpoint(Part),
+    Checkpoint(Box<Part>),
     /// All checkpoints before it are complete up to this offset of the slot's
     /// outcomes partition.
     Mark {
@@ -37,6 +44,11 @@ pub struct OutcomeSeen {
     pub time: tidings_types::Timestamp,
     /// Whether the attempt was answered with 410.
     pub gone: bool,
+    /// Whether it was answered with 429 or 503, with which an endpoint may ask for a
+    /// pause.
+    pub is_busy: bool,
+    /// Whether it is about an attempt at all.
+    pub is_attempt: bool,
 }
 
 /// The last mark that counts.
@@ -88,7 +100,7 @@ impl SlotFold {
         match event {
             SlotEvent::Took => {}
             SlotEvent::Checkpoint(part) => {
-                if let Some((of, checkpoint)) = self.parts.add(part) {
+                if let Some((of, checkpoint)) = self.parts.add(*part) {
                     self.unmarked.insert(of, checkpoint);
                 }
             }
@@ -155,18 +167,21 @@ impl SlotFold {
     /// How the webhook has fared, as its owner counted it; kept in partition 0.
     fn fold_health(&mut self, seen: &OutcomeSeen) {
         let of = (seen.webhook, 0);
-        let health = self.marked.entry(of).or_default();
+        let health = &mut self.marked.entry(of).or_default().health;
         match seen.kind {
             FactKind::Delivered => {
-                health.failed_in_a_row = 0;
+                health.failed.clear();
                 health.failing_since = None;
                 health.gone.clear();
             }
-            FactKind::AttemptFailed | FactKind::Undelivered(_)
-                if seen.entry.totals.attempts > 0 =>
-            {
-                health.failed_in_a_row = health.failed_in_a_row.saturating_add(1);
+            FactKind::AttemptFailed | FactKind::Undelivered(_) if seen.is_attempt => {
+                health.failed.add(seen.entry.notification);
                 health.failing_since = health.failing_since.or(Some(seen.time));
+                if seen.is_busy {
+                    // What it asked for is not said; the next attempt waits as long.
+                    let until = seen.entry.totals.due.min(seen.time + UNKNOWN_PAUSE);
+                    health.paused_until = health.paused_until.max(until);
+                }
                 if seen.gone {
                     health.gone.push(seen.time);
                 }

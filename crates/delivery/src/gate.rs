@@ -2,18 +2,24 @@
 //! state and the room that the process has.
 //!
 //! The state is the webhook's status, how many attempts are in flight in each
-//! lane, how many failed in a row, since when it only fails, when it answered 410,
-//! its rate limit, and until when it asked for a pause.
+//! lane, its breaker and what concurrency it takes, since when it only fails, when it
+//! answered 410, its rate limit, and until when it asked for a pause.
 
 use std::time::Duration;
 
-use tidings_types::{Lane, Timestamp, WebhookStatus};
+use tidings_types::{Lane, NotificationId, Timestamp, WebhookStatus};
 
-use crate::{Rules, rate::RateLimit};
+use crate::{
+    Failed, Pace, Rules, adapt::Adaptive, breaker::Breaker, rate::RateLimit,
+    retry_after::MAX_RETRY_AFTER,
+};
 
-/// After so many failed attempts in a row nothing new is taken up until an open
-/// notification gets through.
-pub const FAILED_IN_A_ROW_LIMIT: u32 = 8;
+/// A webhook that has not accepted anything yet may have so many in flight.
+const UNPROVEN: usize = 2;
+/// In a crowded process one webhook may have so many in flight.
+const CROWDED: usize = 8;
+/// When one asks again that found the process crowded or the suspects' pool full.
+const POOL_IS_FULL: Duration = Duration::from_millis(200);
 
 /// How many times of 410 are kept at most, whatever the settings say.
 const GONE_KEPT: usize = 16;
@@ -75,6 +81,36 @@ pub struct Room {
     pub any: usize,
     /// Places beyond those that only the urgent lane may take.
     pub urgent: usize,
+    /// Places that suspects may take.
+    pub suspect: usize,
+    /// Three quarters of all places are taken.
+    pub is_crowded: bool,
+}
+
+/// One question to a gate.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    pub lane: Lane,
+    pub asks: Asks,
+    /// Of an open one: whether it is due by its ladder.
+    pub is_due: bool,
+    /// How many open notifications the webhook has.
+    pub open: usize,
+    pub room: Room,
+    pub now: Timestamp,
+}
+
+/// How a webhook has fared: what of it survives its owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Since when it only fails.
+    pub failing_since: Option<Timestamp>,
+    /// When it answered 410.
+    pub gone: Vec<Timestamp>,
+    /// What has failed since the last success.
+    pub failed: Failed,
+    /// The endpoint asked for no request before then.
+    pub paused_until: Timestamp,
 }
 
 /// Whether an attempt may start now.
@@ -112,8 +148,11 @@ pub struct Gate {
     rate: RateLimit,
     /// The endpoint asked (`Retry-After`) for no request before then.
     paused_until: Timestamp,
-    failed_in_a_row: u32,
-    failing_since: Option<Timestamp>,
+    breaker: Breaker,
+    pace: Pace,
+    adaptive: Adaptive,
+    /// Whether it has accepted anything, as far as is known.
+    is_proven: bool,
     gone: Vec<Timestamp>,
 }
 
@@ -135,43 +174,77 @@ impl Gate {
             has_urgent: false,
             rate,
             paused_until: Timestamp::ZERO,
-            failed_in_a_row: 0,
-            failing_since: None,
+            breaker: Breaker::default(),
+            pace: Pace::default(),
+            adaptive: Adaptive::default(),
+            is_proven: false,
             gone: Vec::new(),
         }
     }
 
-    /// The one question. `open` is how many open notifications the webhook has:
-    /// a failing webhook that has none left may try one new one, or it would wait
-    /// for ever.
-    pub fn may_start(
-        &self,
-        lane: Lane,
-        asks: Asks,
-        open: usize,
-        room: Room,
-        now: Timestamp,
-    ) -> Verdict {
+    /// How it is probed when it is broken.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
+    /// The one question.
+    pub fn may_start(&self, ask: &Ask) -> Verdict {
+        let Ask { lane, asks, is_due, open, room, now } = *ask;
         match self.standing {
             Standing::Active => {}
             Standing::Inactive | Standing::Suspended | Standing::Deleted => {
                 return Verdict::NotActive;
             }
         }
-        if asks == Asks::New && self.failed_in_a_row >= FAILED_IN_A_ROW_LIMIT && open > 0 {
-            return Verdict::Failing;
+        if self.breaker.is_open() {
+            if asks == Asks::New && !self.breaker.takes_up(open, now) {
+                return Verdict::Failing;
+            }
+            if self.in_flight() > 0 {
+                // One probe at a time.
+                return Verdict::Full;
+            }
+            if let Some(wake) = self.breaker.wait_until(is_due, open, now) {
+                return Verdict::WaitUntil(wake);
+            }
         }
         let process_full = match lane {
             Lane::Standard => room.any == 0,
             Lane::Urgent => room.any + room.urgent == 0,
         };
-        if process_full || self.in_flight[index(lane)] >= self.share(lane) {
+        if process_full || self.in_flight[index(lane)] >= self.share(lane, now) {
             return Verdict::Full;
+        }
+        let is_greedy = room.is_crowded && self.in_flight() >= CROWDED;
+        if is_greedy || (self.is_suspect() && room.suspect == 0) {
+            return Verdict::WaitUntil(now + POOL_IS_FULL);
         }
         if self.paused_until > now {
             return Verdict::WaitUntil(self.paused_until);
         }
         self.rate.wait_until(now).map_or(Verdict::Go, Verdict::WaitUntil)
+    }
+
+    /// Whether its requests count among those of the suspects.
+    pub fn is_suspect(&self) -> bool {
+        !self.is_proven || self.breaker.is_suspect()
+    }
+
+    /// When the next probe of a broken webhook may start.
+    pub fn probe_at(&self) -> Option<Timestamp> {
+        self.breaker.probe_at()
+    }
+
+    /// Whether one that waits may be tried before it is due, as a probe.
+    pub fn probes_early(&self, open: usize, now: Timestamp) -> bool {
+        self.in_flight() == 0 && self.breaker.early_probe(open).is_some_and(|at| at <= now)
+    }
+
+    /// How many requests it may have in flight now.
+    fn limit(&self, now: Timestamp) -> usize {
+        let trusted = if self.is_proven { usize::MAX } else { UNPROVEN };
+        let recovering = self.breaker.limit(now, &self.pace).unwrap_or(usize::MAX);
+        self.max_in_flight.min(self.adaptive.limit()).min(trusted).min(recovering)
     }
 
     /// The endpoint asks for no request within the next `pause`.
@@ -184,20 +257,20 @@ impl Gate {
         self.paused_until = Timestamp::ZERO;
     }
 
-    /// Whether an ordered webhook's notifications may be taken up, that is numbered.
-    pub fn takes_up(&self, open: usize) -> bool {
-        self.standing == Standing::Active && !(self.is_failing() && open > 0)
+    /// Whether something new may be taken up, beside `open` ones: not while the next
+    /// probe of a broken webhook is far.
+    pub fn takes_up(&self, open: usize, now: Timestamp) -> bool {
+        self.standing == Standing::Active && self.breaker.takes_up(open, now)
     }
 
     /// How many attempts of a lane may be in flight now. One place is kept for the
     /// urgent lane if there is one, also where the webhook allows a single request.
-    fn share(&self, lane: Lane) -> usize {
+    fn share(&self, lane: Lane, now: Timestamp) -> usize {
+        let limit = self.limit(now);
         match lane {
-            Lane::Standard if self.has_urgent => (self.max_in_flight - 1).max(1),
-            Lane::Standard => self.max_in_flight,
-            Lane::Urgent => {
-                self.max_in_flight.saturating_sub(self.in_flight[index(Lane::Standard)]).max(1)
-            }
+            Lane::Standard if self.has_urgent => limit.saturating_sub(1).max(1),
+            Lane::Standard => limit,
+            Lane::Urgent => limit.saturating_sub(self.in_flight[index(Lane::Standard)]).max(1),
         }
     }
 
@@ -214,19 +287,35 @@ impl Gate {
         *places = places.saturating_sub(1);
     }
 
-    /// An attempt was accepted: the webhook is well.
-    pub fn succeeded(&mut self) {
-        self.resume();
-        self.failed_in_a_row = 0;
-        self.failing_since = None;
+    /// An attempt ended after `took`. `overloaded`: without an answer, or with one that
+    /// says that the endpoint cannot take as much; one that only refuses what it was
+    /// sent can.
+    pub fn ended(&mut self, overloaded: bool, took: Duration) {
+        self.adaptive.ended(overloaded, took, self.max_in_flight);
+    }
+
+    /// An attempt was accepted: the webhook is well. A pause that the
+    /// endpoint asked for stands: this attempt began before it.
+    pub fn succeeded(&mut self, now: Timestamp) {
+        self.is_proven = true;
+        if self.breaker.succeeded(now, &self.pace) {
+            // What it took while it failed says nothing of what it takes now.
+            self.adaptive = Adaptive::default();
+        }
         self.gone.clear();
     }
 
-    /// An attempt failed at `now`. Says whether to propose the webhook's suspension;
-    /// asked again at each failure until the registry has followed.
-    pub fn failed(&mut self, now: Timestamp, rules: &SuspendRules) -> Option<Proposal> {
-        self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
-        let since = *self.failing_since.get_or_insert(now);
+    /// An attempt of `id` failed at `now`. Says whether to propose the
+    /// webhook's suspension; asked again at each failure until the registry has
+    /// followed.
+    pub fn failed(
+        &mut self,
+        id: NotificationId,
+        now: Timestamp,
+        rules: &SuspendRules,
+    ) -> Option<Proposal> {
+        self.breaker.failed(id, now, &self.pace);
+        let since = self.breaker.failing_since().unwrap_or(now);
         (self.standing == Standing::Active && now.since(since) >= rules.suspend_after)
             .then_some(Proposal::SuspendFailing)
     }
@@ -250,10 +339,13 @@ impl Gate {
     }
 
     /// Takes over what the registry says now. A webhook that comes back starts with
-    /// a clean slate: its owner has said that it is repaired.
-    pub fn set(&mut self, standing: Standing, rules: &Rules) {
+    /// a clean slate, and slowly: its owner has said that it is repaired.
+    pub fn set(&mut self, standing: Standing, rules: &Rules, now: Timestamp) {
         if standing == Standing::Active && self.standing != Standing::Active {
-            self.succeeded();
+            self.resume();
+            self.breaker.trust(now);
+            self.adaptive = Adaptive::default();
+            self.gone.clear();
         }
         self.standing = standing;
         self.max_in_flight = rules.max_in_flight.max(1);
@@ -264,37 +356,36 @@ impl Gate {
         self.has_urgent = has_urgent;
     }
 
-    /// Whether nothing new is taken up because the webhook fails.
-    pub fn is_failing(&self) -> bool {
-        self.failed_in_a_row >= FAILED_IN_A_ROW_LIMIT
+    /// Whether it is probed only.
+    pub fn is_broken(&self) -> bool {
+        self.breaker.is_open()
     }
 
     pub fn in_flight(&self) -> usize {
         self.in_flight.iter().sum()
     }
 
-    pub fn failed_in_a_row(&self) -> u32 {
-        self.failed_in_a_row
+    /// What a checkpoint says.
+    pub fn health(&self) -> Health {
+        Health {
+            failing_since: self.breaker.failing_since(),
+            gone: self.gone.clone(),
+            failed: self.breaker.what_failed().clone(),
+            paused_until: self.paused_until,
+        }
     }
 
-    pub fn failing_since(&self) -> Option<Timestamp> {
-        self.failing_since
-    }
-
-    pub fn gone_times(&self) -> &[Timestamp] {
-        &self.gone
-    }
-
-    /// Puts back what a checkpoint says.
-    pub fn restore(
-        &mut self,
-        failed_in_a_row: u32,
-        failing_since: Option<Timestamp>,
-        gone: &[Timestamp],
-    ) {
-        self.failed_in_a_row = failed_in_a_row;
-        self.failing_since = failing_since;
+    /// Puts back what a checkpoint says, at `now`. What the rate limit allowed the
+    /// owner before is not known: nothing is sent for as long as it counts.
+    pub fn restore(&mut self, health: &Health, now: Timestamp) {
+        let Health { failing_since, gone, failed, paused_until } = health;
+        self.breaker.restore(failed.clone(), *failing_since, now, &self.pace);
         self.gone = gone.iter().copied().take(GONE_KEPT).collect();
+        // Whatever another process's clock said.
+        self.paused_until = (*paused_until).min(now + MAX_RETRY_AFTER);
+        self.rate.take_over(now);
+        // It was served before, and did not fail.
+        self.is_proven = failing_since.is_none();
     }
 }
 
@@ -302,7 +393,21 @@ impl Gate {
 mod tests {
     use super::*;
 
-    const ROOM: Room = Room { any: 100, urgent: 10 };
+    const ROOM: Room = Room { any: 100, urgent: 10, suspect: 100, is_crowded: false };
+
+    fn ask(lane: Lane, asks: Asks, open: usize, now: Timestamp) -> Ask {
+        Ask { lane, asks, is_due: true, open, room: ROOM, now }
+    }
+
+    fn id(n: u8) -> NotificationId {
+        NotificationId::from_bytes([n; 16])
+    }
+
+    fn proven(rules: &Rules) -> Gate {
+        let mut gate = Gate::new(Standing::Active, rules);
+        gate.succeeded(at(0));
+        gate
+    }
 
     fn rules(max_in_flight: usize) -> Rules {
         Rules::plain(max_in_flight, std::sync::Arc::new(crate::Ladder::standard()))
@@ -315,48 +420,94 @@ mod tests {
     #[test]
     fn a_place_is_kept_for_the_urgent_lane() {
         for max in [1, 2, 5] {
-            let mut gate = Gate::new(Standing::Active, &rules(max));
+            let mut gate = proven(&rules(max));
             gate.set_urgent(true);
-            while gate.may_start(Lane::Standard, Asks::New, 0, ROOM, at(9)) == Verdict::Go {
+            while gate.may_start(&ask(Lane::Standard, Asks::New, 0, at(9))) == Verdict::Go {
                 gate.started(Lane::Standard, at(9));
             }
-            assert_eq!(gate.may_start(Lane::Urgent, Asks::New, 0, ROOM, at(9)), Verdict::Go);
+            assert_eq!(gate.may_start(&ask(Lane::Urgent, Asks::New, 0, at(9))), Verdict::Go);
             gate.started(Lane::Urgent, at(9));
-            assert_eq!(gate.may_start(Lane::Urgent, Asks::New, 0, ROOM, at(9)), Verdict::Full);
+            assert_eq!(gate.may_start(&ask(Lane::Urgent, Asks::New, 0, at(9))), Verdict::Full);
             assert!(gate.in_flight() <= max.max(2));
         }
     }
 
     #[test]
     fn a_full_process_still_takes_urgent_ones() {
-        let gate = Gate::new(Standing::Active, &rules(64));
-        let room = Room { any: 0, urgent: 1 };
-        assert_eq!(gate.may_start(Lane::Standard, Asks::New, 0, room, at(9)), Verdict::Full);
-        assert_eq!(gate.may_start(Lane::Urgent, Asks::New, 0, room, at(9)), Verdict::Go);
+        let gate = proven(&rules(64));
+        let room = Room { any: 0, urgent: 1, ..ROOM };
+        assert_eq!(
+            gate.may_start(&Ask { room, ..ask(Lane::Standard, Asks::New, 0, at(9)) }),
+            Verdict::Full
+        );
+        assert_eq!(
+            gate.may_start(&Ask { room, ..ask(Lane::Urgent, Asks::New, 0, at(9)) }),
+            Verdict::Go
+        );
     }
 
     #[test]
-    fn after_eight_failures_in_a_row_nothing_new_is_taken_up_until_one_gets_through() {
-        let mut gate = Gate::new(Standing::Active, &rules(64));
-        let rules = SuspendRules::default();
-        for second in 0..8 {
-            assert_eq!(gate.may_start(Lane::Standard, Asks::New, 9, ROOM, at(9)), Verdict::Go);
-            assert_eq!(gate.failed(at(second), &rules), None);
+    fn after_eight_failures_it_is_probed_until_one_gets_through() {
+        let mut gate = proven(&rules(64));
+        let suspend = SuspendRules::default();
+        for n in 0..8 {
+            assert_eq!(gate.may_start(&ask(Lane::Standard, Asks::New, 9, at(9))), Verdict::Go);
+            assert_eq!(gate.failed(id(n), at(9), &suspend), None);
         }
-        assert_eq!(gate.may_start(Lane::Standard, Asks::New, 9, ROOM, at(9)), Verdict::Failing);
-        assert_eq!(gate.may_start(Lane::Standard, Asks::Open, 9, ROOM, at(9)), Verdict::Go);
+        assert_eq!(gate.may_start(&ask(Lane::Standard, Asks::New, 9, at(9))), Verdict::Failing);
+        assert_eq!(gate.may_start(&ask(Lane::Standard, Asks::Open, 9, at(9))), Verdict::Go);
+        gate.started(Lane::Standard, at(9));
+        assert_eq!(gate.may_start(&ask(Lane::Urgent, Asks::Open, 9, at(9))), Verdict::Full);
+        gate.finished(Lane::Standard);
+        assert_eq!(gate.may_start(&ask(Lane::Standard, Asks::New, 9, at(10))), Verdict::Go);
+        gate.succeeded(at(10));
+        assert_eq!((gate.limit(at(10)), gate.limit(at(20))), (1, 2), "slow start");
+    }
+
+    #[test]
+    fn suspects_have_a_quarter_and_a_crowded_process_gives_each_its_share() {
+        let unproven = Gate::new(Standing::Active, &rules(64));
+        let full = Room { suspect: 0, ..ROOM };
+        let new = Ask { room: full, ..ask(Lane::Standard, Asks::New, 0, at(9)) };
+        assert!(matches!(unproven.may_start(&new), Verdict::WaitUntil(_)));
+        let mut gate = proven(&rules(64));
+        let crowded = Room { is_crowded: true, ..full };
+        let new = Ask { room: crowded, ..new };
+        for _ in 0..CROWDED {
+            assert_eq!(gate.may_start(&new), Verdict::Go);
+            gate.started(Lane::Standard, at(9));
+        }
+        assert!(matches!(gate.may_start(&new), Verdict::WaitUntil(_)));
+    }
+
+    #[test]
+    fn a_takeover_keeps_the_breaker_the_pause_and_the_rate() {
+        let limited = Rules { rate_per_second: 10, ..rules(64) };
+        let mut before = proven(&limited);
+        (0..8).for_each(|n| {
+            before.failed(id(n), at(9), &SuspendRules::default());
+        });
+        before.pause(at(9), Duration::from_secs(90));
+        let mut gate = Gate::new(Standing::Active, &limited);
+        gate.restore(&before.health(), at(20));
+        assert!(gate.is_broken() && gate.is_suspect());
+        assert_eq!(gate.health(), before.health());
         assert_eq!(
-            gate.may_start(Lane::Standard, Asks::New, 0, ROOM, at(9)),
-            Verdict::Go,
-            "a probe"
+            gate.may_start(&ask(Lane::Standard, Asks::Open, 1, at(40))),
+            Verdict::WaitUntil(at(99))
         );
-        gate.succeeded();
-        assert_eq!(gate.may_start(Lane::Standard, Asks::New, 9, ROOM, at(9)), Verdict::Go);
+        let mut gate = Gate::new(Standing::Active, &limited);
+        gate.restore(&Health::default(), at(20));
+        assert_eq!(
+            gate.may_start(&ask(Lane::Standard, Asks::Open, 1, at(20))),
+            Verdict::WaitUntil(at(21))
+        );
+        assert_eq!(gate.may_start(&ask(Lane::Standard, Asks::Open, 1, at(21))), Verdict::Go);
     }
 
     #[test]
     fn three_410s_at_least_the_gap_apart_propose_a_suspension() {
-        let mut gate = Gate::new(Standing::Active, &rules(64));
+        let mut gate = proven(&rules(64));
         let rules = SuspendRules::default();
         for second in [0, 1, 3600, 7199] {
             assert_eq!(gate.gone(at(second), &rules), None);
@@ -366,13 +517,13 @@ mod tests {
 
     #[test]
     fn nothing_but_failures_for_72_hours_proposes_a_suspension() {
-        let mut gate = Gate::new(Standing::Active, &rules(64));
+        let mut gate = proven(&rules(64));
         let rules = SuspendRules::default();
-        assert_eq!(gate.failed(at(10), &rules), None);
-        assert_eq!(gate.failed(at(9 + 72 * 3600), &rules), None);
-        gate.succeeded();
-        assert_eq!(gate.failed(at(10 + 72 * 3600), &rules), None);
-        assert_eq!(gate.failed(at(10 + 144 * 3600), &rules), Some(Proposal::SuspendFailing));
+        assert_eq!(gate.failed(id(1), at(10), &rules), None);
+        assert_eq!(gate.failed(id(1), at(9 + 72 * 3600), &rules), None);
+        gate.succeeded(at(100));
+        assert_eq!(gate.failed(id(1), at(10 + 72 * 3600), &rules), None);
+        assert_eq!(gate.failed(id(1), at(10 + 144 * 3600), &rules), Some(Proposal::SuspendFailing));
     }
 
     #[test]
@@ -380,16 +531,16 @@ mod tests {
         for standing in [Standing::Inactive, Standing::Suspended, Standing::Deleted] {
             let gate = Gate::new(standing, &rules(64));
             for asks in [Asks::Open, Asks::New] {
-                assert_eq!(gate.may_start(Lane::Urgent, asks, 0, ROOM, at(9)), Verdict::NotActive);
+                assert_eq!(gate.may_start(&ask(Lane::Urgent, asks, 0, at(9))), Verdict::NotActive);
             }
         }
     }
 
     #[test]
     fn retry_after_pauses_the_webhook_until_then_or_until_a_person_asks() {
-        let mut gate = Gate::new(Standing::Active, &rules(64));
+        let mut gate = proven(&rules(64));
         gate.pause(at(9), Duration::from_secs(5));
-        let ask = |gate: &Gate, now| gate.may_start(Lane::Standard, Asks::New, 0, ROOM, now);
+        let ask = |gate: &Gate, now| gate.may_start(&ask(Lane::Standard, Asks::New, 0, now));
         assert_eq!(ask(&gate, at(9)), Verdict::WaitUntil(at(14)));
         assert_eq!(ask(&gate, at(14)), Verdict::Go);
         gate.resume();

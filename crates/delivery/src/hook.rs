@@ -91,6 +91,8 @@ pub struct Hook<B> {
     /// After a change to strict order: the urgent lane is drained up to here.
     draining: Option<Offset>,
     proposal: Option<Proposal>,
+    /// What it has in flight that counts among the suspects of the process.
+    suspects: usize,
     /// When the gate wants to be asked again.
     wake: Option<Timestamp>,
     /// How many notifications of a suspended or deleted webhook may still end in
@@ -121,6 +123,7 @@ impl<B: Clone> Hook<B> {
             order: Order::default(),
             draining: None,
             proposal: None,
+            suspects: 0,
             wake: None,
             unsent_left: UNSENT_AT_ONCE,
             unsent_since: Timestamp::ZERO,
@@ -148,7 +151,12 @@ impl<B: Clone> Hook<B> {
         if self.gate.standing() == Standing::Inactive && standing == Standing::Active {
             self.sweep(now, process);
         }
-        self.gate.set(standing, &self.rules);
+        let comes_back = standing == Standing::Active && self.gate.standing() != Standing::Active;
+        self.gate.set(standing, &self.rules, now);
+        if comes_back {
+            self.touch_health();
+        }
+        self.count_suspects(process);
     }
 
     /// Open notifications of all lanes.
@@ -190,7 +198,8 @@ impl<B: Clone> Hook<B> {
         match self.gate.standing() {
             Standing::Active => {
                 let later = |due: &Timestamp| *due > now;
-                first.filter(later).into_iter().chain(self.wake.filter(later)).min()
+                let others = self.wake.into_iter().chain(self.gate.probe_at());
+                first.into_iter().chain(others).filter(later).min()
             }
             Standing::Inactive => first.map(|first| first.max(now + SWEEP)),
             Standing::Suspended | Standing::Deleted => {
@@ -198,6 +207,13 @@ impl<B: Clone> Hook<B> {
                 (first.is_some() || queued).then_some(now + UNSENT_EVERY)
             }
         }
+    }
+
+    /// Brings what counts among the suspects of the process up to date.
+    fn count_suspects(&mut self, process: &mut Process) {
+        let now = if self.gate.is_suspect() { self.gate.in_flight() } else { 0 };
+        process.suspects = (process.suspects + now).saturating_sub(self.suspects);
+        self.suspects = now;
     }
 
     fn say(&mut self, process: &mut Process, fact: Fact) {

@@ -7,6 +7,8 @@
 //! [`Fence`] says who owns a slot. The `sender` service turns [`Step`]s into
 //! requests and [`Fact`]s into records.
 
+mod adapt;
+mod breaker;
 mod checkpoint;
 mod entry;
 mod fence;
@@ -22,13 +24,12 @@ mod remembered;
 pub mod retry_after;
 mod rules;
 
+pub use breaker::{Failed, Pace, TRIPS_AT};
 pub use checkpoint::{Assembler, Checkpoint, Folded, PART_ENTRIES, Part};
 pub use entry::{Arrived, At, AttemptFact, Entry, Fact, FactKind, Report, Totals};
 pub use fence::{Fence, Proof, TookOrder};
 pub use fold::{MarkSeen, OutcomeSeen, SlotEvent, SlotFold};
-pub use gate::{
-    Asks, FAILED_IN_A_ROW_LIMIT, Gate, Proposal, Room, Standing, SuspendRules, Verdict,
-};
+pub use gate::{Ask, Asks, Gate, Health, Proposal, Room, Standing, SuspendRules, Verdict};
 pub use hook::{Attempt, Hook, Reading, Step};
 pub use ladder::{Ladder, LadderError, Ladders, MAX_STEPS, MAX_WAIT};
 pub use order::Queued;

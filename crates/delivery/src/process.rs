@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidings_types::{Lane, Sabotage};
 
-use crate::{Room, SuspendRules};
+use crate::{Pace, Room, SuspendRules};
 
 /// The bounds of sending. Everything that a webhook can make grow is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Limits {
     /// A body is dropped when its notification waits longer.
     pub keep_body: Duration,
     pub suspend: SuspendRules,
+    /// How broken webhooks are probed, and repaired ones trusted.
+    pub pace: Pace,
     pub sabotage: Sabotage,
 }
 
@@ -50,6 +52,7 @@ impl Default for Limits {
             kept_bytes_in_process: 64 << 20,
             keep_body: Duration::from_secs(60),
             suspend: SuspendRules::default(),
+            pace: Pace::default(),
             sabotage: Sabotage::None,
         }
     }
@@ -73,6 +76,9 @@ pub struct Counts {
 pub struct Process {
     pub limits: Limits,
     pub in_flight: [usize; 2],
+    /// Of them, those of suspects: webhooks that fail, come back, or have not
+    /// accepted anything yet.
+    pub suspects: usize,
     /// Facts made and not acknowledged.
     pub facts: usize,
     pub ahead_bytes: usize,
@@ -95,6 +101,9 @@ impl Process {
         Room {
             any: (self.limits.in_flight - urgent_places).saturating_sub(standard + beyond),
             urgent: urgent_places.saturating_sub(urgent),
+            // Healthy traffic keeps three quarters.
+            suspect: (self.limits.in_flight / 4).max(1).saturating_sub(self.suspects),
+            is_crowded: standard + urgent >= self.limits.in_flight / 4 * 3,
         }
     }
 

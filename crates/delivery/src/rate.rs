@@ -33,6 +33,14 @@ impl RateLimit {
         self.pace = pace;
     }
 
+    /// Another owner may have used up the second that ends now.
+    pub(crate) fn take_over(&mut self, now: Timestamp) {
+        if self.pace != 0 {
+            self.since = now;
+            self.next = 1_000_000_000 + CATCH_UP;
+        }
+    }
+
     /// When the next attempt may start; `None`: now.
     pub(crate) fn wait_until(&self, now: Timestamp) -> Option<Timestamp> {
         if self.pace == 0 {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tidings_broker::{NewRecord, Record};
 use tidings_delivery::{
-    Arrived, At, Checkpoint, Entry, Fact, FactKind, Folded, OutcomeSeen, Part, Queued, SlotEvent,
-    Totals,
+    Arrived, At, Checkpoint, Entry, Fact, FactKind, Folded, Health, OutcomeSeen, Part, Queued,
+    SlotEvent, Totals,
 };
 use tidings_proto::{decode, encode, format_header, v1};
 use tidings_signing::sha256;
@@ -226,6 +226,8 @@ fn seen(outcome: &v1::Outcome, took: Offset) -> Option<OutcomeSeen> {
         took,
         time: Timestamp::from_millis(outcome.time),
         gone: outcome.http_status == 410 && outcome.code == AttemptCode::Http.text(410),
+        is_busy: matches!(outcome.http_status, 429 | 503),
+        is_attempt: !outcome.code.is_empty(),
     })
 }
 
@@ -261,14 +263,21 @@ pub(crate) fn checkpoint_record(slot: Slot, took: Offset, part: &Part) -> NewRec
             .collect(),
         standard_number: share.standard_number,
         urgent_number: share.urgent_number,
-        failing_since: share.failing_since.map_or(0, millis),
-        gone: share.gone.iter().copied().map(millis).collect(),
+        failing_since: share.health.failing_since.map_or(0, millis),
+        gone: share.health.gone.iter().copied().map(millis).collect(),
         last_notification,
         last_run,
         part: part.part,
         parts: part.parts,
         cut: part.cut,
-        failed_in_a_row: share.failed_in_a_row,
+        failed: share
+            .health
+            .failed
+            .ids()
+            .iter()
+            .map(|id| Bytes::copy_from_slice(id.as_bytes()))
+            .collect(),
+        paused_until: millis(share.health.paused_until),
     };
     slot_record(slot, took, v1::slot_record::Kind::Checkpoint(checkpoint))
 }
@@ -333,7 +342,7 @@ pub(crate) fn slot_event(record: &Record) -> Option<(Offset, SlotEvent)> {
             (read.took, SlotEvent::Mark { outcomes_next: mark.outcomes_next })
         }
         v1::slot_record::Kind::Checkpoint(checkpoint) => {
-            (read.took, SlotEvent::Checkpoint(part_of(&checkpoint)?))
+            (read.took, SlotEvent::Checkpoint(Box::new(part_of(&checkpoint)?)))
         }
     })
 }
@@ -358,9 +367,16 @@ fn part_of(checkpoint: &v1::Checkpoint) -> Option<Part> {
             folded: folded.collect::<Option<_>>()?,
             standard_number: checkpoint.standard_number,
             urgent_number: checkpoint.urgent_number,
-            failing_since: optional(checkpoint.failing_since),
-            gone: checkpoint.gone.iter().copied().map(Timestamp::from_millis).collect(),
-            failed_in_a_row: checkpoint.failed_in_a_row,
+            health: Health {
+                failing_since: optional(checkpoint.failing_since),
+                gone: checkpoint.gone.iter().copied().map(Timestamp::from_millis).collect(),
+                failed: checkpoint
+                    .failed
+                    .iter()
+                    .filter_map(|id| NotificationId::from_slice(id))
+                    .collect(),
+                paused_until: Timestamp::from_millis(checkpoint.paused_until),
+            },
             last,
         },
     })

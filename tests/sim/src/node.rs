@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry as Metrics;
-use tidings_delivery::{Ladder, Ladders, Limits, SuspendRules};
+use tidings_delivery::{Ladder, Ladders, Limits, Pace, SuspendRules};
 use tidings_egress::Policy;
 use tidings_sender::{RegistryWebhooks, RegistryWebhooksConfig};
 use tidings_types::BoxFuture;
@@ -158,6 +158,7 @@ impl Node {
                     gone_count: 3,
                     gone_gap: Duration::from_secs(1),
                 },
+                pace: Pace::quick(),
                 sabotage: world.sabotage,
                 ..Limits::default()
             },

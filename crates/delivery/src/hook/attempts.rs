@@ -85,6 +85,7 @@ impl<B: Clone> Hook<B> {
         self.gate.finished(lane);
         let place = process.place(lane);
         *place = place.saturating_sub(1);
+        self.count_suspects(process);
     }
 
     /// An attempt has ended. `random` makes the jitter. One whose notification is
@@ -106,11 +107,14 @@ impl<B: Clone> Hook<B> {
         }
         let (entry, joined, deadline) = (open.entry, open.joined, open.deadline);
         open.joined = false;
+        let is_early = std::mem::take(&mut open.is_early);
+        self.gate.ended(report.is_overloaded(), report.attempt.duration);
         self.free_place(entry.lane, process);
         let mut totals = entry.totals;
         totals.attempts = totals.attempts.saturating_add(1);
         if report.is_delivered() {
-            self.gate.succeeded();
+            self.gate.succeeded(now);
+            self.count_suspects(process);
             self.end_attempt(at, FactKind::Delivered, totals, report, now, process);
             return;
         }
@@ -124,9 +128,13 @@ impl<B: Clone> Hook<B> {
         if gone {
             self.proposal = self.gate.gone(now, &process.limits.suspend).or(self.proposal);
         }
-        self.proposal = self.gate.failed(now, &process.limits.suspend).or(self.proposal);
+        let failed = self.gate.failed(entry.notification, now, &process.limits.suspend);
+        self.proposal = failed.or(self.proposal);
+        self.count_suspects(process);
         if joined {
             totals = Totals { ladder_step: 0, first_attempt: Timestamp::ZERO, due: now, ..totals };
+        } else if is_early && !gone && self.gate.standing() == Standing::Active {
+            // A probe is an attempt but not a step: it stays due as it was.
         } else {
             totals.ladder_step = totals.ladder_step.saturating_add(1);
             if let Some(kind) = self.ends_failed(&entry, &totals, report.attempt.code, gone, now) {

@@ -32,11 +32,8 @@ impl<B: Clone> Hook<B> {
     ) {
         self.add_partition(partition, checkpoint.next);
         if partition == 0 {
-            self.gate.restore(
-                checkpoint.failed_in_a_row,
-                checkpoint.failing_since,
-                &checkpoint.gone,
-            );
+            self.gate.set_pace(process.limits.pace);
+            self.gate.restore(&checkpoint.health, now);
         }
         self.order.restore(checkpoint.standard_number, checkpoint.urgent_number);
         let lane = Lane::from_partition(partition);
@@ -56,6 +53,7 @@ impl<B: Clone> Hook<B> {
                     body: None,
                     size: 0,
                     joined: false,
+                    is_early: false,
                     // A number without an attempt is said again.
                     is_numbered: entry.totals.attempts > 0,
                 },
@@ -138,7 +136,7 @@ impl<B: Clone> Hook<B> {
         partition: Partition,
         sabotage: Sabotage,
     ) -> Option<(Checkpoint, Offset)> {
-        let (gate, numbers) = (self.gate.clone(), self.order.numbers());
+        let (health, numbers) = (self.gate.health(), self.order.numbers());
         let state = self.lane_mut(partition)?;
         state.changed = false;
         let folded = if sabotage.is(Sabotage::NoFoldedInCheckpoint) {
@@ -155,9 +153,7 @@ impl<B: Clone> Hook<B> {
         };
         if partition == 0 {
             [checkpoint.standard_number, checkpoint.urgent_number] = numbers;
-            checkpoint.failed_in_a_row = gate.failed_in_a_row();
-            checkpoint.failing_since = gate.failing_since();
-            checkpoint.gone = gate.gone_times().to_vec();
+            checkpoint.health = health;
         }
         Some((checkpoint, state.needed_from()))
     }
@@ -213,5 +209,7 @@ impl<B: Clone> Hook<B> {
         self.facts.clear();
         process.remembered = process.remembered.saturating_sub(self.remembered.len());
         self.remembered.clear();
+        process.suspects = process.suspects.saturating_sub(self.suspects);
+        self.suspects = 0;
     }
 }

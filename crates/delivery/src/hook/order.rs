@@ -77,7 +77,7 @@ impl<B: Clone> Hook<B> {
         let open = self.open();
         let has_room = self.order.has_room(open, process.limits.max_open)
             && (self.rules.ordering != Ordering::Strict || self.order.has_strict_room());
-        if !has_room || !self.gate.takes_up(open) {
+        if !has_room || !self.gate.takes_up(open, now) {
             return Head::Waits;
         }
         if open >= process.limits.max_open {

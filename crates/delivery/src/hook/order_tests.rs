@@ -71,7 +71,7 @@ impl Run {
             checkpoints: [Checkpoint::default(), Checkpoint::default()],
             mark: 0,
             hook,
-            process: Process::new(Limits::default()),
+            process: Process::new(Limits { pace: crate::Pace::quick(), ..Limits::default() }),
             flying: Vec::new(),
             time: 0,
             accepted: Vec::new(),
@@ -161,7 +161,7 @@ impl Run {
         fold.slot_record(0, 0, SlotEvent::Took);
         for (partition, checkpoint) in (0..).zip(self.checkpoints.clone()) {
             for part in checkpoint.into_parts(ID, partition, 1, 3) {
-                fold.slot_record(1, 0, SlotEvent::Checkpoint(part));
+                fold.slot_record(1, 0, SlotEvent::Checkpoint(Box::new(part)));
             }
         }
         fold.slot_record(2, 0, SlotEvent::Mark { outcomes_next: 0 });
@@ -169,10 +169,14 @@ impl Run {
             let mut entry = fact.entry;
             entry.queue = None; // An outcome does not tell it.
             let (kind, time) = (fact.kind, fact.time);
-            fold.outcome(&OutcomeSeen { webhook: ID, entry, kind, took: 0, time, gone: false });
+            let is_attempt = fact.attempt.is_some();
+            let (gone, is_busy, took) = (false, false, 0);
+            let webhook = ID;
+            let seen = OutcomeSeen { webhook, entry, kind, took, time, gone, is_busy, is_attempt };
+            fold.outcome(&seen);
         }
         let (checkpoints, _) = fold.finish();
-        self.process = Process::new(Limits::default());
+        self.process = Process::new(Limits { pace: crate::Pace::quick(), ..Limits::default() });
         self.hook = Hook::new(ID, Standing::Active, self.rules.clone());
         let now = self.now();
         for partition in [0, 1] {

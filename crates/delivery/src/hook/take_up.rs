@@ -5,7 +5,7 @@ use tidings_types::{EndReason, Lane, Offset, Ordering, Partition, Sabotage, Time
 
 use super::{Attempt, BOTH, Hook, Reading, Step, index};
 use crate::{
-    Arrived, Asks, At, Entry, Fact, FactKind, Process, Standing, Totals, Verdict,
+    Arrived, Ask, Asks, At, Entry, Fact, FactKind, Process, Standing, Totals, Verdict,
     entry::{Open, Phase},
     partition::Ahead,
 };
@@ -21,11 +21,11 @@ pub(super) enum Head<B> {
 
 impl<B: Clone> Hook<B> {
     /// Whether a partition should be read on.
-    pub fn reading(&self, partition: Partition, process: &Process) -> Reading {
+    pub fn reading(&self, partition: Partition, now: Timestamp, process: &Process) -> Reading {
         let Some(lane) = self.lane(partition) else { return Reading::Stop };
         match self.gate.standing() {
             Standing::Inactive => return Reading::Stop,
-            Standing::Active if self.gate.is_failing() && self.open() > 0 => return Reading::Stop,
+            Standing::Active if !self.gate.takes_up(self.open(), now) => return Reading::Stop,
             Standing::Active | Standing::Suspended | Standing::Deleted => {}
         }
         let limits = &process.limits;
@@ -91,6 +91,7 @@ impl<B: Clone> Hook<B> {
             return Step::Idle;
         }
         self.wake = None;
+        self.gate.set_pace(process.limits.pace);
         for lane in BOTH {
             match self.next_in(lane, now, process) {
                 Step::Idle => {}
@@ -110,7 +111,8 @@ impl<B: Clone> Hook<B> {
                 Standing::Active | Standing::Inactive => false,
                 Standing::Suspended | Standing::Deleted => true,
             };
-            let first = state.waiting.first().filter(|(due, _)| ends_all || *due <= now);
+            let early = self.gate.is_broken() && self.gate.probes_early(self.open(), now);
+            let first = state.waiting.first().filter(|(due, _)| ends_all || early || *due <= now);
             if let Some(&(_, offset)) = first {
                 let at = At { partition: lane.partition(), offset };
                 match self.next_open(at, now, process) {
@@ -149,13 +151,15 @@ impl<B: Clone> Hook<B> {
         if self.waits_for_resumed(&entry) {
             return Some(Step::Idle);
         }
-        let (lane, open_now) = (entry.lane, self.open());
-        if !self.may_start(lane, Asks::Open, open_now, now, process) {
+        let lane = entry.lane;
+        let is_due = entry.totals.due <= now;
+        if !self.may_start(lane, Asks::Open, is_due, now, process) {
             return Some(Step::Idle);
         }
         let state = self.lane_mut(at.partition)?;
         state.stop_waiting(at.offset);
         let open = state.open.get_mut(&at.offset)?;
+        open.is_early = !is_due;
         let step = match open.body.take() {
             Some(body) => {
                 process.kept_bytes = process.kept_bytes.saturating_sub(open.size);
@@ -169,6 +173,7 @@ impl<B: Clone> Hook<B> {
         };
         self.gate.started(lane, now);
         *process.place(lane) += 1;
+        self.count_suspects(process);
         Some(step)
     }
 
@@ -208,7 +213,7 @@ impl<B: Clone> Hook<B> {
         if entry.queue.is_some() {
             return self.take_up_in_order(lane, entry, now, process);
         }
-        if !self.may_start(entry.lane, Asks::New, open_now, now, process) {
+        if !self.may_start(entry.lane, Asks::New, false, now, process) {
             return Head::Waits;
         }
         if open_now >= process.limits.max_open {
@@ -218,6 +223,7 @@ impl<B: Clone> Hook<B> {
         self.open_ids.insert(entry.notification, entry.at);
         self.gate.started(entry.lane, now);
         *process.place(entry.lane) += 1;
+        self.count_suspects(process);
         let open = self.lane_mut(entry.at.partition).and_then(|s| s.open.get_mut(&entry.at.offset));
         let Some(open) = open else { return Head::Passed };
         open.phase = Phase::InFlight;
@@ -229,7 +235,7 @@ impl<B: Clone> Hook<B> {
         &mut self,
         lane: Lane,
         asks: Asks,
-        open: usize,
+        is_due: bool,
         now: Timestamp,
         process: &Process,
     ) -> bool {
@@ -237,7 +243,8 @@ impl<B: Clone> Hook<B> {
         if is_strict && (self.gate.in_flight() > 0 || (lane == Lane::Standard && self.drains())) {
             return false;
         }
-        match self.gate.may_start(lane, asks, open, process.room(), now) {
+        let (open, room) = (self.open(), process.room());
+        match self.gate.may_start(&Ask { lane, asks, is_due, open, room, now }) {
             Verdict::Go => true,
             Verdict::WaitUntil(wake) => {
                 self.wake = Some(self.wake.map_or(wake, |before| before.min(wake)));
@@ -326,6 +333,7 @@ impl<B: Clone> Hook<B> {
                 body: None,
                 size: arrived.size,
                 joined: false,
+                is_early: false,
                 is_numbered: false,
             },
         );

@@ -13,7 +13,9 @@ fn hook() -> (Hook<u32>, Process) {
     let id = WebhookId::from_bytes([1; 16]);
     let mut hook = Hook::new(id, Standing::Active, Rules::plain(4, Arc::new(ladder)));
     hook.add_partition(0, 0);
-    (hook, Process::new(Limits::default()))
+    // It has accepted something before.
+    hook.gate.succeeded(Timestamp::ZERO);
+    (hook, Process::new(Limits { pace: crate::Pace::quick(), ..Limits::default() }))
 }
 
 fn arrived(offset: u64, n: u8, run: u8) -> Arrived<u32> {
@@ -269,7 +271,7 @@ impl Run {
         fold.slot_record(0, 0, SlotEvent::Took);
         let id = self.hook.id();
         for part in self.checkpoint.clone().into_parts(id, 0, 1, 3) {
-            fold.slot_record(1, 0, SlotEvent::Checkpoint(part));
+            fold.slot_record(1, 0, SlotEvent::Checkpoint(Box::new(part)));
         }
         fold.slot_record(2, 0, SlotEvent::Mark { outcomes_next: 0 });
         let seen = |fact: &Fact| OutcomeSeen {
@@ -279,6 +281,8 @@ impl Run {
             took: 0,
             time: fact.time,
             gone: false,
+            is_busy: false,
+            is_attempt: fact.attempt.is_some(),
         };
         for fact in &self.outcomes[self.mark..] {
             fold.outcome(&seen(fact));
@@ -376,5 +380,40 @@ proptest! {
         prop_assert_eq!(run.process.facts, 0);
         prop_assert_eq!(run.process.ahead_bytes, 0);
         prop_assert_eq!(run.process.kept_bytes, 0);
+    }
+}
+
+#[test]
+fn a_notification_that_is_always_refused_does_not_hold_up_new_ones() {
+    let (mut hook, mut process) = hook();
+    hook.arrived(0, arrived(0, 1, 0), &mut process);
+    let mut time = 0;
+    // Retried more often than makes a webhook broken.
+    for _ in 0..20 {
+        let refused = attempt(hook.next(now(time), &mut process));
+        assert_eq!(refused.at, at(0));
+        hook.finished(refused.at, &report(400), now(time), 0, &mut process);
+        acknowledge(&mut hook, &mut process, time);
+        time += 1000;
+        if hook.open() == 0 {
+            // Its ladder is over: another one that is refused follows.
+            break;
+        }
+    }
+    let mut offset = 1;
+    for round in 0..20 {
+        let n = 100 + round;
+        hook.arrived(0, arrived(offset, n, 0), &mut process);
+        let good = attempt(hook.next(now(time), &mut process));
+        assert_eq!(good.at, at(offset), "round {round}");
+        hook.finished(
+            good.at,
+            &report(if round < 6 { 400 } else { 200 }),
+            now(time),
+            0,
+            &mut process,
+        );
+        acknowledge(&mut hook, &mut process, time);
+        offset += 1;
     }
 }

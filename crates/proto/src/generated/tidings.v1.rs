@@ -320,8 +320,12 @@ pub struct Checkpoint {
     /// all parts of one moment share it
     #[prost(uint64, tag = "14")]
     pub cut: u64,
-    #[prost(uint32, tag = "15")]
-    pub failed_in_a_row: u32,
+    /// notifications that failed since the last success, at most 8
+    #[prost(bytes = "bytes", repeated, tag = "16")]
+    pub failed: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// the endpoint asked for no request before; 0: it did not
+    #[prost(int64, tag = "17")]
+    pub paused_until: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpenEntry {

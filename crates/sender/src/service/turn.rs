@@ -113,10 +113,11 @@ impl Running {
     }
 
     fn adjust_reading(&mut self, key: RowKey) {
+        let now = self.now();
         for partition in [0, 1] {
             let Some(row) = self.table.get_mut(key) else { return };
             let place = usize::from(partition == 1);
-            let wanted = row.hook.reading(partition, &self.process);
+            let wanted = row.hook.reading(partition, now, &self.process);
             let state = row.reading.get(place).copied().unwrap_or_default();
             let of = row.partition(partition);
             let next = match (wanted, state) {

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry as Metrics;
 use tidings_auth::{External, VerificationKey, Verifier, VerifierConfig};
 use tidings_broker::{Broker, LocalBroker, LocalConfig};
 use tidings_catalogue::Catalogue;
-use tidings_delivery::{Ladder, Ladders, Limits, SuspendRules};
+use tidings_delivery::{Ladder, Ladders, Limits, Pace, SuspendRules};
 use tidings_egress::{Egress, Fetcher, NetConnector, Policy};
 use tidings_eventlog::Backing;
 use tidings_registry::{KeysTopic, Registry, RegistryTask};
@@ -187,6 +187,7 @@ impl Shared {
                 gone_count: delivery.gone_count,
                 gone_gap: delivery.gone_gap,
             },
+            pace: if settings.dev { Pace::quick() } else { Pace::default() },
             sabotage: self.sabotage,
             ..Limits::default()
         };
