@@ -37,6 +37,7 @@ pub(crate) const NOT_IN_PURE: &[&str] =
 /// Libraries with one door.
 pub(crate) const DOORS: &[(&str, &[&str])] = &[
     ("fjall", &["broker"]),
+    ("rdkafka", &["broker"]),
     ("sled", &["eventlog"]),
     ("crossbeam-epoch", &["eventlog"]),
     ("clap", &["tidings"]),

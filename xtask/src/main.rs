@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask <command>`.
 
 mod layers;
+mod needs;
 mod run;
 mod tidy;
 

@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context as _, bail};
 use tidings_e2e::{bench, crash, memory, powercut};
 
-use crate::tidy;
+use crate::{needs, tidy};
 
 /// Prints a line of the answer.
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
@@ -65,6 +65,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
 
 /// Everything.
 pub(crate) fn test() -> anyhow::Result<()> {
+    needs::kafka()?;
     static_checks()?;
     deny()?;
     step("cargo", &["test", "--release", "--workspace", "--locked"], &[])

@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tidings_types::{Instant, Offset, Partition, Timestamp, TopicName, TopicPartition};
 
-use crate::local::{LocalBroker, LocalGroup, LocalReader};
+use crate::{
+    kafka::{KafkaBroker, KafkaGroup, KafkaReader},
+    local::{LocalBroker, LocalGroup, LocalReader},
+};
 
 /// One header of a record.
 pub type Header = (Arc<str>, Bytes);
@@ -231,6 +234,7 @@ pub enum GroupEvent {
 #[derive(Clone, Debug)]
 pub enum Broker {
     Local(LocalBroker),
+    Kafka(KafkaBroker),
 }
 
 impl Broker {
@@ -241,6 +245,7 @@ impl Broker {
     pub async fn append(&self, batches: Vec<AppendBatch>) -> Vec<Appended> {
         match self {
             Self::Local(local) => local.append(batches).await,
+            Self::Kafka(kafka) => kafka.append(batches).await,
         }
     }
 
@@ -254,6 +259,7 @@ impl Broker {
     ) -> Result<Vec<Record>, ReadError> {
         match self {
             Self::Local(local) => local.read(from, offset, max_bytes).await,
+            Self::Kafka(kafka) => kafka.read(from, offset, max_bytes).await,
         }
     }
 
@@ -261,12 +267,14 @@ impl Broker {
     pub fn reader(&self) -> Reader {
         match self {
             Self::Local(local) => Reader::Local(local.reader()),
+            Self::Kafka(kafka) => Reader::Kafka(kafka.reader()),
         }
     }
 
     pub async fn ends(&self, of: &TopicPartition) -> Result<PartitionEnds, ReadError> {
         match self {
             Self::Local(local) => local.ends(of).await,
+            Self::Kafka(kafka) => kafka.ends(of).await,
         }
     }
 
@@ -278,6 +286,7 @@ impl Broker {
     ) -> Result<Offset, ReadError> {
         match self {
             Self::Local(local) => local.offset_at(of, time).await,
+            Self::Kafka(kafka) => kafka.offset_at(of, time).await,
         }
     }
 
@@ -291,6 +300,7 @@ impl Broker {
     ) -> Result<Group, GroupError> {
         match self {
             Self::Local(local) => local.join(group, topic, session).await.map(Group::Local),
+            Self::Kafka(kafka) => kafka.join(group, topic, session).await.map(Group::Kafka),
         }
     }
 
@@ -302,12 +312,14 @@ impl Broker {
     ) -> Result<Vec<Option<CommittedPosition>>, GroupError> {
         match self {
             Self::Local(local) => local.committed(group, of).await,
+            Self::Kafka(kafka) => kafka.committed(group, of).await,
         }
     }
 
     pub async fn create_topic(&self, spec: TopicSpec) -> Result<(), TopicError> {
         match self {
             Self::Local(local) => local.create_topic(spec).await,
+            Self::Kafka(kafka) => kafka.create_topic(spec).await,
         }
     }
 
@@ -319,24 +331,28 @@ impl Broker {
     ) -> Result<(), TopicError> {
         match self {
             Self::Local(local) => local.add_partitions(topic, partitions).await,
+            Self::Kafka(kafka) => kafka.add_partitions(topic, partitions).await,
         }
     }
 
     pub async fn topics(&self) -> Result<Vec<TopicDescription>, TopicError> {
         match self {
             Self::Local(local) => local.topics().await,
+            Self::Kafka(kafka) => kafka.topics().await,
         }
     }
 
     pub async fn describe(&self, topic: &TopicName) -> Result<TopicDescription, TopicError> {
         match self {
             Self::Local(local) => local.describe(topic).await,
+            Self::Kafka(kafka) => kafka.describe(topic).await,
         }
     }
 
     pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), TopicError> {
         match self {
             Self::Local(local) => local.delete_topic(topic).await,
+            Self::Kafka(kafka) => kafka.delete_topic(topic).await,
         }
     }
 
@@ -344,6 +360,7 @@ impl Broker {
     pub async fn trim(&self, of: &TopicPartition, before: Offset) -> Result<(), TopicError> {
         match self {
             Self::Local(local) => local.trim(of, before).await,
+            Self::Kafka(kafka) => kafka.trim(of, before).await,
         }
     }
 }
@@ -352,6 +369,7 @@ impl Broker {
 #[derive(Debug)]
 pub enum Reader {
     Local(LocalReader),
+    Kafka(KafkaReader),
 }
 
 impl Reader {
@@ -359,12 +377,14 @@ impl Reader {
     pub fn assign(&mut self, partition: TopicPartition, offset: Offset) {
         match self {
             Self::Local(local) => local.assign(partition, offset),
+            Self::Kafka(kafka) => kafka.assign(partition, offset),
         }
     }
 
     pub fn unassign(&mut self, partition: &TopicPartition) {
         match self {
             Self::Local(local) => local.unassign(partition),
+            Self::Kafka(kafka) => kafka.unassign(partition),
         }
     }
 
@@ -372,12 +392,14 @@ impl Reader {
     pub fn pause(&mut self, partition: &TopicPartition) {
         match self {
             Self::Local(local) => local.pause(partition),
+            Self::Kafka(kafka) => kafka.pause(partition),
         }
     }
 
     pub fn resume(&mut self, partition: &TopicPartition) {
         match self {
             Self::Local(local) => local.resume(partition),
+            Self::Kafka(kafka) => kafka.resume(partition),
         }
     }
 
@@ -385,6 +407,7 @@ impl Reader {
     pub fn position(&self, partition: &TopicPartition) -> Option<Offset> {
         match self {
             Self::Local(local) => local.position(partition),
+            Self::Kafka(kafka) => kafka.position(partition),
         }
     }
 
@@ -393,6 +416,7 @@ impl Reader {
     pub async fn poll(&mut self, max_bytes: usize) -> Vec<Fetched> {
         match self {
             Self::Local(local) => local.poll(max_bytes).await,
+            Self::Kafka(kafka) => kafka.poll(max_bytes).await,
         }
     }
 }
@@ -402,6 +426,7 @@ impl Reader {
 #[derive(Debug)]
 pub enum Group {
     Local(LocalGroup),
+    Kafka(KafkaGroup),
 }
 
 impl Group {
@@ -410,6 +435,7 @@ impl Group {
     pub async fn poll(&mut self) -> Result<GroupEvent, GroupError> {
         match self {
             Self::Local(local) => local.poll().await,
+            Self::Kafka(kafka) => kafka.poll().await,
         }
     }
 
@@ -418,6 +444,7 @@ impl Group {
     pub fn last_alive(&self) -> Instant {
         match self {
             Self::Local(local) => local.last_alive(),
+            Self::Kafka(kafka) => kafka.last_alive(),
         }
     }
 
@@ -425,6 +452,7 @@ impl Group {
     pub fn liveness(&self) -> Liveness {
         match self {
             Self::Local(local) => local.liveness(),
+            Self::Kafka(kafka) => kafka.liveness(),
         }
     }
 
@@ -433,6 +461,7 @@ impl Group {
     pub async fn commit(&self, positions: Vec<Position>) -> Result<(), GroupError> {
         match self {
             Self::Local(local) => local.commit(positions).await,
+            Self::Kafka(kafka) => kafka.commit(positions).await,
         }
     }
 
@@ -440,6 +469,7 @@ impl Group {
     pub async fn leave(self) {
         match self {
             Self::Local(local) => local.leave().await,
+            Self::Kafka(kafka) => kafka.leave().await,
         }
     }
 }

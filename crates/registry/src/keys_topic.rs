@@ -85,18 +85,22 @@ impl KeysTopic {
         );
     }
 
+    /// The topic that forgets its records after `retention`.
+    pub fn spec(retention: Duration) -> TopicSpec {
+        TopicSpec {
+            name: TopicName::new(names::KEYS),
+            partitions: 1,
+            retention: Retention::For(retention),
+            erase_buckets: Some(Duration::from_secs(BUCKET.unsigned_abs())),
+        }
+    }
+
     /// Makes the topic if it is missing.
     ///
     /// # Errors
     /// When the broker does not answer or refuses.
     pub async fn create_topic(&self) -> Result<(), TopicError> {
-        let spec = TopicSpec {
-            name: TopicName::new(names::KEYS),
-            partitions: 1,
-            retention: Retention::For(self.retention),
-            erase_buckets: Some(Duration::from_secs(BUCKET.unsigned_abs())),
-        };
-        match self.broker.create_topic(spec).await {
+        match self.broker.create_topic(Self::spec(self.retention)).await {
             Ok(()) | Err(TopicError::Exists(_)) => Ok(()),
             Err(error) => Err(error),
         }

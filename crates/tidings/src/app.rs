@@ -13,7 +13,6 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tidings_broker::LocalBroker;
-use tidings_eventlog::EventLog;
 use tidings_types::Timestamp;
 use tokio::{
     sync::{Mutex, watch},
@@ -23,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use address::running_address;
 pub(crate) use keys::sign_token;
-pub(crate) use parts::check;
+pub(crate) use parts::{check, connect};
+pub(crate) use provision::{TopicState, wanted_topics};
 pub(crate) use tidings_auth::TokenRequest;
 
 use crate::{commands::Failure, settings::Settings};
@@ -37,16 +37,29 @@ const MAINTENANCE: Duration = Duration::from_secs(5);
 pub(crate) struct Roles {
     pub(crate) routes: bool,
     pub(crate) sends: bool,
+    /// Serves the API, with a recorder and a view of its own: every process that
+    /// does so is a replica.
+    pub(crate) serves: bool,
     /// Whether others may find this process by its data directory's address file.
     pub(crate) announces: bool,
 }
 
 impl Roles {
-    /// `tidings serve`. The API and the recorder always run.
-    pub(crate) const ALL: Self = Self { routes: true, sends: true, announces: true };
+    /// `tidings serve`.
+    pub(crate) const ALL: Self = Self { routes: true, sends: true, serves: true, announces: true };
+    pub(crate) const ROUTER: Self =
+        Self { routes: true, sends: false, serves: false, announces: false };
+    pub(crate) const SENDER: Self =
+        Self { routes: false, sends: true, serves: false, announces: false };
+    /// `tidings api` and, as it serves the history with the same routes,
+    /// `tidings recorder`.
+    pub(crate) const API: Self =
+        Self { routes: false, sends: false, serves: true, announces: true };
+    pub(crate) const RECORDER: Self = Self::API;
     /// A client command on a store that nobody serves: asks, and publishes, but
     /// moves nothing.
-    pub(crate) const OFFLINE: Self = Self { routes: false, sends: false, announces: false };
+    pub(crate) const OFFLINE: Self =
+        Self { routes: false, sends: false, serves: true, announces: false };
 }
 
 /// Tasks that end together, each with its name.
@@ -101,7 +114,7 @@ impl App {
         let (ready, is_ready) = watch::channel(false);
         let tls = settings.listen.tls.as_ref().map(keys::tls_acceptor).transpose();
         let tls = tls.map_err(Failure::Usage)?;
-        let parts = Parts::build(Arc::clone(&settings), is_started).await?;
+        let parts = Parts::build(Arc::clone(&settings), roles, is_started).await?;
         if roles.announces {
             address::clear(&settings.data)?;
         }
@@ -116,40 +129,45 @@ impl App {
         let mut front = Stage::new();
         let mut view = Stage::new();
         let mut base = Stage::new();
-        let Parts {
-            broker, registry_task, recorder, router, sender, egress, verifier, api, ..
-        } = parts;
+        let Parts { local, registry_task, recorder, router, sender, egress, verifier, http } =
+            parts;
         base.spawn("registry", registry_task.run(base.stop.clone()));
         let stop = base.stop.clone();
         base.spawn("issuers' keys", async move {
             verifier.run(stop).await;
             anyhow::Ok(())
         });
-        base.spawn("maintenance", maintain(broker, base.stop.clone()));
-        let recorder_handle = recorder.handle();
-        view.spawn("recorder", recorder.run(view.stop.clone()));
-        let router_handle = router.handle();
-        if roles.routes {
+        if let Some(local) = local {
+            base.spawn("maintenance", maintain(local, base.stop.clone()));
+        }
+        let log = recorder.as_ref().map(|recorder| recorder.handle().event_log().clone());
+        if let Some(recorder) = recorder {
+            view.spawn("recorder", recorder.run(view.stop.clone()));
+        }
+        let router_handle = router.as_ref().map(tidings_router::Service::handle);
+        if let Some(router) = router {
             front.spawn("router", router.run(front.stop.clone()));
         }
-        if roles.sends {
+        if let Some(sender) = sender {
             front.spawn("sender", sender.run(front.stop.clone()));
-            let stop = front.stop.clone();
-            front.spawn("egress", async move {
-                egress.run(stop).await;
-                anyhow::Ok(())
-            });
         }
+        let stop = front.stop.clone();
+        front.spawn("egress", async move {
+            egress.run(stop).await;
+            anyhow::Ok(())
+        });
         let limits = tidings_api::Limits::default();
-        front.spawn("api", tidings_api::serve(listener, tls, api, limits, front.stop.clone()));
+        front.spawn("api", tidings_api::serve(listener, tls, http, limits, front.stop.clone()));
         let announce = Announce {
             ready,
             started,
-            log: recorder_handle.event_log().clone(),
             address: roles.announces.then(|| (settings.data.clone(), base_url.clone())),
         };
-        let is_routing = move || !roles.routes || router_handle.is_ready();
-        front.spawn("announcement", announce.run(is_routing, front.stop.clone()));
+        let is_ready_now = move || {
+            router_handle.as_ref().is_none_or(tidings_router::Handle::is_ready)
+                && log.as_ref().is_none_or(|log| log.status().complete)
+        };
+        front.spawn("announcement", announce.run(is_ready_now, front.stop.clone()));
         tracing::info!(%base_url, data = %settings.data.display(), "listening");
         let stages = Mutex::new(vec![front, view, base]);
         Ok(Self { base_url, shutdown, ready: is_ready, stages })
@@ -213,7 +231,6 @@ async fn first_end(stages: &mut [Stage]) -> anyhow::Error {
 struct Announce {
     ready: watch::Sender<bool>,
     started: watch::Sender<bool>,
-    log: EventLog,
     /// The data directory, and the address for its address file.
     address: Option<(std::path::PathBuf, String)>,
 }
@@ -224,11 +241,11 @@ impl Announce {
 
     async fn run(
         self,
-        is_routing: impl Fn() -> bool + Send,
+        is_ready: impl Fn() -> bool + Send,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut ticks = tokio::time::interval(Self::POLL);
-        while !(is_routing() && self.log.status().complete) {
+        while !is_ready() {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),

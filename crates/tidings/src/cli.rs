@@ -56,6 +56,12 @@ pub(crate) enum Command {
     /// Check or show the settings.
     #[command(subcommand, after_help = "Example:\n  tidings config show")]
     Config(ConfigCommand),
+    /// Check or make the topics of an installation on Kafka.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  tidings topics create --broker kafka://127.0.0.1:9092"
+    )]
+    Topics(TopicsCommand),
     /// Print a token of the local issuer.
     #[command(
         after_help = "Example:\n  tidings token --data ./tidings-data --pm 20 --scope eds.read --scope eds.write"
@@ -109,6 +115,16 @@ pub(crate) enum ConfigCommand {
     /// Print the settings in use, secrets masked.
     #[command(after_help = "Example:\n  tidings config show --dev")]
     Show(RunArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicsCommand {
+    /// Print what is missing or wrong; exit 1 if anything is.
+    #[command(after_help = "Example:\n  tidings topics check --broker kafka://127.0.0.1:9092")]
+    Check(RunArgs),
+    /// Make what is missing, and check the rest; may be repeated.
+    #[command(after_help = "Example:\n  tidings topics create --broker kafka://127.0.0.1:9092")]
+    Create(RunArgs),
 }
 
 #[derive(Debug, Args)]

@@ -88,11 +88,6 @@ impl Client {
             }
             let source = Source { file: args.config.as_deref(), environment: environment() };
             let mut settings = settings::load(&source, &flags)?;
-            if let BrokerChoice::Kafka(bootstrap) = &settings.broker {
-                return Err(Failure::Usage(anyhow!(
-                    "this release has no Kafka client yet, so kafka://{bootstrap} cannot be used"
-                )));
-            }
             let token = local_token(&settings.data, scopes)?;
             // It may name nobody: the process may have been killed.
             let mut unreachable = None;
@@ -105,7 +100,7 @@ impl Client {
                     Err(error) => unreachable = Some(error),
                 }
             }
-            if !settings.data.join("log").is_dir() {
+            if settings.broker == BrokerChoice::Local && !settings.data.join("log").is_dir() {
                 return Err(Failure::Usage(anyhow!(
                     "{} is not a data directory of Tidings, and nobody serves it",
                     settings.data.display()

@@ -6,11 +6,13 @@ mod quarantine;
 mod serve;
 mod tenants;
 mod token;
+mod topics;
 
 use std::{collections::BTreeMap, process::ExitCode};
 
 use crate::{
-    cli::{Command, ConfigCommand, QuarantineCommand, RunArgs, TenantsCommand},
+    app::Roles,
+    cli::{Command, ConfigCommand, QuarantineCommand, RunArgs, TenantsCommand, TopicsCommand},
     settings::{self, Flags, Settings, SettingsError, Source},
 };
 
@@ -60,10 +62,10 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo { keep } => crate::demo::run(keep),
         Command::Serve(args) => serve::serve(&args),
-        Command::Router(args) => serve::single_role("router", &args),
-        Command::Sender(args) => serve::single_role("sender", &args),
-        Command::Recorder(args) => serve::single_role("recorder", &args),
-        Command::Api(args) => serve::single_role("api", &args),
+        Command::Router(args) => serve::single_role("router", Roles::ROUTER, &args),
+        Command::Sender(args) => serve::single_role("sender", Roles::SENDER, &args),
+        Command::Recorder(args) => serve::single_role("recorder", Roles::RECORDER, &args),
+        Command::Api(args) => serve::single_role("api", Roles::API, &args),
         Command::Config(ConfigCommand::Check(args)) => {
             crate::app::check(&load_run(&args)?).map_err(Failure::Usage)?;
             say("settings are right");
@@ -73,6 +75,8 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
             say(settings::show(&load_run(&args)?).trim_end());
             Ok(())
         }
+        Command::Topics(TopicsCommand::Check(args)) => topics::check(&args),
+        Command::Topics(TopicsCommand::Create(args)) => topics::create(&args),
         Command::Token(args) => token::run(&args),
         Command::Tenants(TenantsCommand::Apply { file, prune, client }) => {
             tenants::apply(&file, prune, &client)

@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) dev: bool,
     pub(crate) data: PathBuf,
     pub(crate) broker: BrokerChoice,
+    /// Passed to the Kafka client. May hold passwords: never printed.
+    pub(crate) kafka: BTreeMap<String, String>,
     pub(crate) master_key: Option<PathBuf>,
     pub(crate) listen: Listen,
     pub(crate) metrics_public: bool,

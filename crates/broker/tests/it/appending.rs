@@ -7,7 +7,7 @@ use tidings_broker::{AppendBatch, AppendError, NewRecord, Offsets};
 use tidings_types::{Clock, Timestamp, TopicName};
 use tokio::task::JoinSet;
 
-use crate::lab::{Lab, TestClock, append, at, batch, fill, read_all, record, text, texts};
+use crate::lab::{Lab, append, at, batch, fill, read_all, record, text, texts};
 
 pub(crate) async fn records_keep_their_order_and_content(lab: Lab) {
     lab.topic("t", 1).await;
@@ -30,7 +30,7 @@ pub(crate) async fn records_keep_their_order_and_content(lab: Lab) {
     assert_eq!(read[0].timestamp, Timestamp::from_millis(5));
     assert_eq!((&read[1].key, &read[1].value, read[1].headers.len()), (&None, &None, 0));
     let time = read[1].timestamp;
-    assert!(time >= TestClock::BASE && time <= lab.clock.now(), "the broker gave it its time");
+    assert!(time >= lab.clock.base() && time <= lab.clock.now(), "the broker gave it its time");
     let rest: Vec<String> = (0..200).map(|number| number.to_string()).collect();
     assert_eq!(texts(&read[3..]), rest);
 }

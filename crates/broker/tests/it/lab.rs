@@ -1,36 +1,61 @@
 //! What a test of the suite gets: a broker, a clock, and short ways to say
 //! things. Which broker it is stays in here.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tidings_broker::{
-    AppendBatch, Appended, Broker, LocalBroker, LocalConfig, NewRecord, Record, Retention,
-    SyncStats, TopicSpec,
+    AppendBatch, Appended, Broker, Group, KafkaBroker, KafkaConfig, LocalBroker, LocalConfig,
+    NewRecord, Record, Retention, SyncStats, TopicSpec,
 };
+use tidings_kafka_node::KafkaNode;
 use tidings_types::{BoxFuture, Clock, Instant, Offset, Timestamp, TopicName, TopicPartition};
+use tokio::sync::{Mutex, MutexGuard};
 
 /// A clock that follows the runtime's, so that paused time works.
 #[derive(Debug)]
-pub(crate) struct TestClock(tokio::time::Instant);
+pub(crate) struct TestClock {
+    started: tokio::time::Instant,
+    base: Timestamp,
+}
 
 impl TestClock {
     pub(crate) const BASE: Timestamp = Timestamp::from_secs(1_700_000_000);
 
     pub(crate) fn start() -> Arc<Self> {
-        Arc::new(Self(tokio::time::Instant::now()))
+        Arc::new(Self { started: tokio::time::Instant::now(), base: Self::BASE })
+    }
+
+    /// For a broker that refuses records from another time than its own.
+    #[expect(clippy::disallowed_methods, reason = "a broker of its own has its own clock")]
+    pub(crate) fn today() -> Arc<Self> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let base = Timestamp::from_millis(i64::try_from(now.as_millis()).unwrap());
+        Arc::new(Self { started: tokio::time::Instant::now(), base })
+    }
+
+    pub(crate) fn base(&self) -> Timestamp {
+        self.base
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        Self::BASE + self.0.elapsed()
+        self.base + self.started.elapsed()
     }
 
     fn monotonic(&self) -> Instant {
-        Instant::ZERO + self.0.elapsed()
+        Instant::ZERO + self.started.elapsed()
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
@@ -41,6 +66,11 @@ impl Clock for TestClock {
 enum Kind {
     Memory,
     Disk(TempDir),
+    /// The node is shared, so only one test at a time has it.
+    Kafka {
+        broker: KafkaBroker,
+        _turn: MutexGuard<'static, ()>,
+    },
 }
 
 pub(crate) struct Lab {
@@ -48,6 +78,8 @@ pub(crate) struct Lab {
     pub(crate) clock: Arc<TestClock>,
     config: LocalConfig,
     local: Option<LocalBroker>,
+    /// No two tests on one node share a group.
+    pub(crate) group: String,
 }
 
 /// Small memories, so that tests of a few records reach the store as well, and a
@@ -67,6 +99,23 @@ pub(crate) fn open(dir: PathBuf, config: &LocalConfig, clock: &Arc<TestClock>) -
     LocalBroker::open(&dir, config.clone(), clock, &mut Registry::default()).unwrap()
 }
 
+/// The node of this test run; it ends with the process.
+fn node() -> &'static (TempDir, KafkaNode) {
+    static NODE: OnceLock<(TempDir, KafkaNode)> = OnceLock::new();
+    NODE.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let node = KafkaNode::start(dir.path(), &[]).unwrap();
+        (dir, node)
+    })
+}
+
+pub(crate) async fn connect(bootstrap: String, clock: &Arc<TestClock>) -> KafkaBroker {
+    let mut config = KafkaConfig::new(&bootstrap, BTreeMap::new());
+    config.metadata_refresh = Duration::from_millis(500);
+    let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(clock);
+    KafkaBroker::connect(config, clock).await.unwrap()
+}
+
 impl Lab {
     pub(crate) fn memory() -> Self {
         let clock = TestClock::start();
@@ -74,7 +123,7 @@ impl Lab {
         let as_dyn: Arc<dyn Clock> = Arc::<TestClock>::clone(&clock);
         let local =
             LocalBroker::memory(config.clone(), as_dyn, &mut Registry::default(), None).unwrap();
-        Self { kind: Kind::Memory, clock, config, local: Some(local) }
+        Self { kind: Kind::Memory, clock, config, local: Some(local), group: "g".to_owned() }
     }
 
     pub(crate) fn disk() -> Self {
@@ -82,19 +131,86 @@ impl Lab {
         let clock = TestClock::start();
         let config = small_config();
         let local = open(dir.path().to_owned(), &config, &clock);
-        Self { kind: Kind::Disk(dir), clock, config, local: Some(local) }
+        Self { kind: Kind::Disk(dir), clock, config, local: Some(local), group: "g".to_owned() }
+    }
+
+    /// A real node with nothing on it.
+    pub(crate) async fn kafka() -> Self {
+        static TURN: Mutex<()> = Mutex::const_new(());
+        static TESTS: AtomicU32 = AtomicU32::new(0);
+        let turn = TURN.lock().await;
+        let (_, node) = node();
+        let clock = TestClock::today();
+        let broker = connect(node.bootstrap(), &clock).await;
+        let seam = Broker::Kafka(broker.clone());
+        for topic in seam.topics().await.unwrap() {
+            seam.delete_topic(&topic.name).await.unwrap();
+        }
+        Self {
+            kind: Kind::Kafka { broker, _turn: turn },
+            clock,
+            config: small_config(),
+            local: None,
+            group: format!("g{}", TESTS.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 
     pub(crate) fn broker(&self) -> Broker {
-        Broker::Local(self.local.clone().unwrap())
+        match &self.kind {
+            Kind::Kafka { broker, .. } => Broker::Kafka(broker.clone()),
+            Kind::Memory | Kind::Disk(_) => Broker::Local(self.local.clone().unwrap()),
+        }
+    }
+
+    fn is_real(&self) -> bool {
+        matches!(self.kind, Kind::Kafka { .. })
+    }
+
+    /// The session of a group's members.
+    pub(crate) fn session(&self) -> Duration {
+        Duration::from_secs(if self.is_real() { 2 } else { 6 })
+    }
+
+    /// How much longer than promised things may take.
+    pub(crate) fn slack(&self) -> Duration {
+        Duration::from_millis(if self.is_real() { 3000 } else { 100 })
+    }
+
+    /// After how long a time without anything there is nothing.
+    pub(crate) fn silence(&self) -> Duration {
+        Duration::from_millis(if self.is_real() { 300 } else { 60_000 })
+    }
+
+    /// Many of what a broker must be able to have many of.
+    pub(crate) fn many(&self) -> u32 {
+        if self.is_real() { 60 } else { 1000 }
+    }
+
+    /// Lets time pass in which nobody does anything.
+    pub(crate) async fn pass(&self, time: Duration) {
+        if self.is_real() {
+            self.clock.sleep(time).await;
+        } else {
+            tokio::time::advance(time).await;
+        }
+    }
+
+    pub(crate) async fn join(&self) -> Group {
+        let topic = TopicName::new("slots");
+        self.broker().join(&self.group, &topic, self.session()).await.unwrap()
     }
 
     /// Ends the broker without any goodbye and brings it up again. Clones,
     /// readers and members must be gone, as they are when a process dies.
     pub(crate) async fn crash(&mut self) {
+        if let Kind::Kafka { broker, .. } = &mut self.kind {
+            let (_, node) = node();
+            *broker = connect(node.bootstrap(), &self.clock).await;
+            return;
+        }
         let old = self.local.take().unwrap();
         self.local = Some(match &self.kind {
-            Kind::Memory => old.crash_and_reopen().unwrap(),
+            Kind::Memory | Kind::Kafka { .. } => old.crash_and_reopen().unwrap(),
             Kind::Disk(dir) => {
                 drop(old);
                 // The committer may still hold the files for the last commit.
@@ -110,7 +226,9 @@ impl Lab {
 
     /// Lets retention do all that it has to do.
     pub(crate) async fn maintain(&self) {
-        while self.local.as_ref().unwrap().maintain().await.more {}
+        if let Some(local) = &self.local {
+            while local.maintain().await.more {}
+        }
     }
 
     pub(crate) async fn topic(&self, name: &str, partitions: u32) {

@@ -184,13 +184,14 @@ pub(crate) async fn erased_records_leave_in_order_and_the_end_stays(mut lab: Lab
     assert_eq!(append(&lab.broker(), &keys, &["next"]).await.unwrap().first(), Some(20));
 }
 
-pub(crate) async fn a_thousand_topics(mut lab: Lab) {
+pub(crate) async fn many_topics(mut lab: Lab) {
     let broker = lab.broker();
-    for number in 0..1000 {
+    let many = lab.many();
+    for number in 0..many {
         broker.create_topic(spec(&format!("t{number}"), 2)).await.unwrap();
     }
     let mut tasks = JoinSet::new();
-    for number in 0..1000 {
+    for number in 0..many {
         let broker = broker.clone();
         tasks.spawn(async move {
             let name = format!("t{number}");
@@ -203,8 +204,8 @@ pub(crate) async fn a_thousand_topics(mut lab: Lab) {
     drop(broker);
     lab.crash().await;
     let broker = lab.broker();
-    assert_eq!(broker.topics().await.unwrap().len(), 1000);
-    for number in (0..1000).step_by(83) {
+    assert_eq!(broker.topics().await.unwrap().len(), usize::try_from(many).unwrap());
+    for number in (0..many).step_by(83) {
         let name = format!("t{number}");
         assert_eq!(texts(&read_all(&broker, &at(&name, 1), 0).await), [name.as_str()]);
         assert_eq!(broker.ends(&at(&name, 0)).await.unwrap().end, 0);

@@ -17,21 +17,27 @@ use tidings_telemetry::SystemRng;
 use tidings_types::Rng;
 use tokio_rustls::TlsAcceptor;
 
-use crate::settings::{Settings, TlsFiles};
+use crate::settings::{BrokerChoice, Settings, TlsFiles};
 
 /// The directory of keys in a data directory.
 pub(super) fn dir(data: &Path) -> PathBuf {
     data.join("keys")
 }
 
-/// Reads the master key file. Makes one where there has never been a log: a log
+/// Reads the master key file. Makes one where there is no log yet (`is_new`): a log
 /// whose key is gone cannot be read with another.
-pub(super) fn master_key(settings: &Settings, rng: &dyn Rng) -> anyhow::Result<KeyRing> {
+pub(super) fn master_key(
+    settings: &Settings,
+    is_new: bool,
+    rng: &dyn Rng,
+) -> anyhow::Result<KeyRing> {
     let path =
         settings.master_key.clone().unwrap_or_else(|| dir(&settings.data).join("master.key"));
     let text = match fs::read_to_string(&path) {
         Ok(text) => zeroize::Zeroizing::new(text),
-        Err(error) if error.kind() == ErrorKind::NotFound => return make(settings, &path, rng),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return make(settings, &path, is_new, rng);
+        }
         Err(error) => {
             return Err(error)
                 .with_context(|| format!("cannot read the master key {}", path.display()));
@@ -47,13 +53,19 @@ pub(super) fn master_key(settings: &Settings, rng: &dyn Rng) -> anyhow::Result<K
         .with_context(|| format!("the master key {} cannot be used", path.display()))
 }
 
-fn make(settings: &Settings, path: &Path, rng: &dyn Rng) -> anyhow::Result<KeyRing> {
-    ensure!(
-        !settings.data.join("log").exists(),
-        "the master key {} is missing, and without it nothing in {} can be read; restore it from your copy",
-        path.display(),
-        settings.data.display()
-    );
+fn make(settings: &Settings, path: &Path, is_new: bool, rng: &dyn Rng) -> anyhow::Result<KeyRing> {
+    let shown = path.display();
+    match &settings.broker {
+        BrokerChoice::Local => ensure!(
+            is_new,
+            "the master key {shown} is missing, and without it nothing in {} can be read; restore it from your copy",
+            settings.data.display()
+        ),
+        BrokerChoice::Kafka(_) => ensure!(
+            is_new,
+            "the master key {shown} is missing; every process needs the same one: name it with --master-key (the first `tidings serve` on an empty Kafka makes keys/master.key in its data directory)"
+        ),
+    }
     let mut random = zeroize::Zeroizing::new([0; 32]);
     rng.fill(&mut *random);
     let ring = KeyRing::generate(&random);

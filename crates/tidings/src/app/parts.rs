@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as Metrics;
 use tidings_auth::{External, VerificationKey, Verifier, VerifierConfig};
-use tidings_broker::{Broker, LocalBroker, LocalConfig};
+use tidings_broker::{Broker, KafkaBroker, KafkaConfig, LocalBroker, LocalConfig};
 use tidings_catalogue::Catalogue;
 use tidings_delivery::{Ladder, Ladders, Limits, Pace, SuspendRules};
 use tidings_egress::{Egress, Fetcher, NetConnector, Policy};
@@ -21,25 +21,26 @@ use tidings_telemetry::{SystemClock, SystemRng};
 use tidings_types::{Clock, Rng, Sabotage};
 use tokio::sync::watch;
 
-use super::{keys, provision};
+use super::{Roles, keys, provision};
 use crate::{
     commands::Failure,
     failpoints::{self, Failpoints},
-    settings::Settings,
+    settings::{BrokerChoice, Settings},
 };
 
 const USER_AGENT: &str = concat!("Tidings/", env!("CARGO_PKG_VERSION"));
 
 /// Everything that runs, not started yet.
 pub(super) struct Parts {
-    pub(super) broker: LocalBroker,
+    /// The local broker, which wants maintenance.
+    pub(super) local: Option<LocalBroker>,
     pub(super) registry_task: RegistryTask,
-    pub(super) recorder: tidings_recorder::Service,
-    pub(super) router: tidings_router::Service,
-    pub(super) sender: tidings_sender::Service,
+    pub(super) recorder: Option<tidings_recorder::Service>,
+    pub(super) router: Option<tidings_router::Service>,
+    pub(super) sender: Option<tidings_sender::Service>,
     pub(super) egress: Arc<Egress>,
     pub(super) verifier: Verifier,
-    pub(super) api: tidings_api::Router,
+    pub(super) http: tidings_api::Router,
 }
 
 /// What most parts are given.
@@ -63,6 +64,7 @@ impl Parts {
     /// parts run.
     pub(super) async fn build(
         settings: Arc<Settings>,
+        roles: Roles,
         is_started: watch::Receiver<bool>,
     ) -> Result<Self, Failure> {
         let mut metrics = Metrics::default();
@@ -80,9 +82,20 @@ impl Parts {
         made.with_context(|| {
             format!("cannot make the data directory {}", settings.data.display())
         })?;
-        let ring = keys::master_key(&settings, &*rng).map_err(Failure::Usage)?;
-        let local = open_log(&settings, &clock, sabotage, &mut metrics)?;
-        let broker = Broker::Local(local.clone());
+        let (broker, local, ring) = match &settings.broker {
+            BrokerChoice::Local => {
+                let is_new = !settings.data.join("log").exists();
+                let ring = keys::master_key(&settings, is_new, &*rng).map_err(Failure::Usage)?;
+                let local = open_log(&settings, &clock, sabotage, &mut metrics)?;
+                (Broker::Local(local.clone()), Some(local), ring)
+            }
+            BrokerChoice::Kafka(bootstrap) => {
+                let broker = connect(bootstrap, &settings, Arc::clone(&clock)).await?;
+                let is_new = roles == Roles::ALL && provision::is_new(&broker).await?;
+                let ring = keys::master_key(&settings, is_new, &*rng).map_err(Failure::Usage)?;
+                (broker, None, ring)
+            }
+        };
         provision::topics(&broker, settings.eventlog_retention).await?;
         let book = KeyBook::new(ring.clone());
         let keys = KeysTopic::new(
@@ -113,11 +126,21 @@ impl Parts {
             failpoints,
             sabotage,
         };
-        let recorder = shared.recorder(&mut metrics);
-        let router = shared.router(&mut metrics);
-        let (sender, egress) = shared.sender(&mut metrics, egress_metrics)?;
-        let api = shared.api(metrics, verifier.clone(), is_started, &recorder, Arc::clone(&egress));
-        Ok(Self { broker: local, registry_task, recorder, router, sender, egress, verifier, api })
+        let router = roles.routes.then(|| shared.router(&mut metrics));
+        let egress = shared.egress(egress_metrics);
+        let sender = roles.sends.then(|| shared.sender(&mut metrics, &egress)).transpose()?;
+        let recorder = roles.serves.then(|| shared.recorder(&mut metrics));
+        let http = match &recorder {
+            Some(recorder) => {
+                shared.api(metrics, verifier.clone(), is_started, recorder, Arc::clone(&egress))
+            }
+            None => tidings_api::ops_router(
+                metrics_text(metrics),
+                shared.settings.metrics_public,
+                is_started,
+            ),
+        };
+        Ok(Self { local, registry_task, recorder, router, sender, egress, verifier, http })
     }
 }
 
@@ -149,7 +172,7 @@ impl Shared {
             source_epoch: self.settings.source_epoch,
             ..tidings_router::Config::default()
         };
-        config.retention.routed = self.settings.eventlog_retention;
+        config.retention = router_retentions(&self.settings);
         let failpoints = match &self.failpoints {
             Some(failpoints) => {
                 let failpoints = Arc::clone(failpoints);
@@ -172,11 +195,22 @@ impl Shared {
         tidings_router::Service::build(config, deps)
     }
 
+    fn egress(&self, egress_metrics: tidings_egress::Metrics) -> Arc<Egress> {
+        let egress_config =
+            tidings_egress::Config { policy: self.policy.clone(), ..Default::default() };
+        let net = Arc::new(NetConnector::new(&egress_config, egress_metrics.clone()));
+        let connector: Arc<dyn tidings_egress::Connector> = match &self.failpoints {
+            Some(points) => Arc::new(failpoints::BreakingConnector::new(net, Arc::clone(points))),
+            None => net,
+        };
+        Arc::new(Egress::new(&egress_config, connector, Arc::clone(&self.clock), egress_metrics))
+    }
+
     fn sender(
         &self,
         metrics: &mut Metrics,
-        egress_metrics: tidings_egress::Metrics,
-    ) -> Result<(tidings_sender::Service, Arc<Egress>), Failure> {
+        egress: &Arc<Egress>,
+    ) -> Result<tidings_sender::Service, Failure> {
         let settings = &self.settings;
         let delivery = &settings.delivery;
         let limits = Limits {
@@ -205,20 +239,7 @@ impl Shared {
             user_agent: USER_AGENT.to_owned(),
             ..tidings_sender::Config::default()
         };
-        let egress_config =
-            tidings_egress::Config { policy: self.policy.clone(), ..Default::default() };
-        let net = Arc::new(NetConnector::new(&egress_config, egress_metrics.clone()));
-        let connector: Arc<dyn tidings_egress::Connector> = match &self.failpoints {
-            Some(points) => Arc::new(failpoints::BreakingConnector::new(net, Arc::clone(points))),
-            None => net,
-        };
-        let egress = Arc::new(Egress::new(
-            &egress_config,
-            connector,
-            Arc::clone(&self.clock),
-            egress_metrics,
-        ));
-        let attempts: Arc<dyn Attempts> = Arc::new(Arc::clone(&egress));
+        let attempts: Arc<dyn Attempts> = Arc::new(Arc::clone(egress));
         let webhooks = RegistryWebhooks::new(
             self.registry.clone(),
             RegistryWebhooksConfig {
@@ -244,7 +265,7 @@ impl Shared {
             sabotage: self.sabotage,
             metrics: tidings_sender::Metrics::register(metrics),
         };
-        Ok((tidings_sender::Service::build(config, deps), egress))
+        Ok(tidings_sender::Service::build(config, deps))
     }
 
     fn api(
@@ -277,13 +298,7 @@ impl Shared {
             request_timeout: Duration::from_secs(30),
         };
         let api_metrics = tidings_api::Metrics::register(&mut metrics);
-        let process = tidings_telemetry::Metrics::register(&mut metrics);
-        // Encoding takes the registry by reference; the lock is for `Sync` alone.
-        let metrics = Mutex::new(metrics);
-        let metrics_text = Arc::new(move || {
-            process.refresh();
-            tidings_telemetry::encode(&metrics.lock())
-        });
+        let metrics_text = metrics_text(metrics);
         let deps = tidings_api::Deps {
             broker: self.broker.clone(),
             registry: self.registry.clone(),
@@ -302,6 +317,40 @@ impl Shared {
     }
 }
 
+/// What `/metrics` answers.
+fn metrics_text(mut metrics: Metrics) -> Arc<dyn Fn() -> String + Send + Sync> {
+    let process = tidings_telemetry::Metrics::register(&mut metrics);
+    // Encoding takes the registry by reference; the lock is for `Sync` alone.
+    let metrics = Mutex::new(metrics);
+    Arc::new(move || {
+        process.refresh();
+        tidings_telemetry::encode(&metrics.lock())
+    })
+}
+
+/// Connects to Kafka.
+pub(crate) async fn connect(
+    bootstrap: &str,
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<Broker, Failure> {
+    let config = KafkaConfig::new(bootstrap, settings.kafka.clone());
+    match KafkaBroker::connect(config, clock).await {
+        Ok(kafka) => Ok(Broker::Kafka(kafka)),
+        Err(error @ tidings_broker::ConnectError::Unreachable { .. }) => {
+            Err(Failure::Wrong(error.into()))
+        }
+        Err(error) => Err(Failure::Usage(error.into())),
+    }
+}
+
+/// How long the router's topics keep their records.
+pub(super) fn router_retentions(settings: &Settings) -> tidings_router::Retentions {
+    let mut retentions = tidings_router::Config::default().retention;
+    retentions.routed = settings.eventlog_retention;
+    retentions
+}
+
 /// Opens the log; blocks while it reads, which at the start holds nobody up.
 fn open_log(
     settings: &Settings,
@@ -317,7 +366,7 @@ fn open_log(
 
 /// The built-in types and those of `events.types`, with the partitions of
 /// `events.partitions`.
-fn catalogue(settings: &Settings) -> anyhow::Result<Catalogue> {
+pub(super) fn catalogue(settings: &Settings) -> anyhow::Result<Catalogue> {
     let mut catalogue = Catalogue::builtin();
     if let Some(directory) = &settings.event_types {
         for (name, text) in files(directory).with_context(|| {

@@ -16,33 +16,22 @@ const ENDING: f32 = 0.05;
 
 /// Runs all roles until a signal comes.
 pub(crate) fn serve(args: &RunArgs) -> Result<(), Failure> {
-    let settings = load_run(args)?;
-    if let BrokerChoice::Kafka(bootstrap) = &settings.broker {
-        return Err(kafka_is_missing(bootstrap));
-    }
-    run_until_signal(settings)
+    run_until_signal(load_run(args)?, Roles::ALL)
 }
 
 /// A role of its own works on a broker that several processes share.
-pub(crate) fn single_role(role: &str, args: &RunArgs) -> Result<(), Failure> {
+pub(crate) fn single_role(role: &str, roles: Roles, args: &RunArgs) -> Result<(), Failure> {
     let settings = load_run(args)?;
     match &settings.broker {
         BrokerChoice::Local => Err(Failure::Usage(anyhow!(
             "`tidings {role}` needs a broker that processes can share; \
              with `--broker local` use `tidings serve`, which runs all roles in one process"
         ))),
-        BrokerChoice::Kafka(bootstrap) => Err(kafka_is_missing(bootstrap)),
+        BrokerChoice::Kafka(_) => run_until_signal(settings, roles),
     }
 }
 
-fn kafka_is_missing(bootstrap: &str) -> Failure {
-    Failure::Usage(anyhow!(
-        "this release has no Kafka client yet, so kafka://{bootstrap} cannot be used; \
-         use `tidings serve --broker local`"
-    ))
-}
-
-fn run_until_signal(settings: Settings) -> Result<(), Failure> {
+fn run_until_signal(settings: Settings, roles: Roles) -> Result<(), Failure> {
     tidings_telemetry::init_logs(&settings.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -55,7 +44,7 @@ fn run_until_signal(settings: Settings) -> Result<(), Failure> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
         let app = tokio::select! {
-            app = App::start(settings, Roles::ALL, shutdown.clone()) => app?,
+            app = App::start(settings, roles, shutdown.clone()) => app?,
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
         };

@@ -219,6 +219,7 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
         dev,
         data,
         broker,
+        kafka: kafka(file)?,
         master_key: flags
             .master_key
             .clone()
@@ -268,6 +269,41 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
         shutdown_grace: duration("shutdown.grace", file.shutdown.grace.as_deref(), 10 * SECOND)?,
         log_level: log_level(file)?,
     })
+}
+
+/// The client's settings are texts; TOML's numbers and truth values are accepted.
+fn kafka(file: &File) -> Result<BTreeMap<String, String>, SettingsError> {
+    let mut settings = BTreeMap::new();
+    flatten("", &file.kafka, &mut settings)?;
+    Ok(settings)
+}
+
+/// `sasl.password = "x"` is a table in TOML unless it is quoted; both are meant.
+fn flatten<'v>(
+    prefix: &str,
+    table: impl IntoIterator<Item = (&'v String, &'v toml::Value)>,
+    settings: &mut BTreeMap<String, String>,
+) -> Result<(), SettingsError> {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let text = match value {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            toml::Value::Table(inner) => {
+                flatten(&key, inner, settings)?;
+                continue;
+            }
+            toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) => {
+                return Err(bad(
+                    &format!("kafka.{key}"),
+                    "must be a text, a number or a truth value",
+                ));
+            }
+        };
+        settings.insert(key, text);
+    }
+    Ok(())
 }
 
 fn positive(key: &str, value: Option<usize>, default: usize) -> Result<usize, SettingsError> {

@@ -75,6 +75,12 @@ pub(crate) fn show(settings: &Settings) -> String {
         line(format!("tls_certificate = {:?}", tls.certificate.display().to_string()));
         line(format!("tls_key = {:?}", tls.key.display().to_string()));
     }
+    if !settings.kafka.is_empty() {
+        line("[kafka]".to_owned());
+        for name in settings.kafka.keys() {
+            line(format!("{name:?} = \"***\""));
+        }
+    }
     line(format!("[metrics]\npublic = {}", settings.metrics_public));
     line(format!("[shutdown]\ngrace = {:?}", secs(settings.shutdown_grace)));
     line(format!("[log]\nlevel = {:?}", settings.log_level));

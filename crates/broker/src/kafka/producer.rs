@@ -1,0 +1,338 @@
+//! Appending: idempotent producers, each for its share of the partitions; one
+//! answer per batch, made of the delivery reports of its records.
+//!
+//! No batch has a task or a future per record: each record carries a ticket, and
+//! the last ticket of a batch to come back answers it.
+
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    message::{Header as NativeHeader, Message as _, OwnedHeaders},
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
+};
+use tidings_types::{Clock, Offset, Timestamp, TopicPartition};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::{KafkaConfig, context};
+use crate::seam::{AppendBatch, AppendError, Appended, NewRecord, Offsets};
+
+/// KiB of records that may wait for their acknowledgement; more wait their turn.
+const IN_FLIGHT_KIB: u32 = 64 << 10;
+
+/// The producers and what they share.
+pub(super) struct Producers {
+    all: Vec<ThreadedProducer<Reports>>,
+    fatal: Arc<OnceLock<Arc<str>>>,
+    room: Semaphore,
+    max_record_bytes: usize,
+    clock: Arc<dyn Clock>,
+}
+
+/// Takes delivery reports.
+struct Reports(Arc<OnceLock<Arc<str>>>);
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        context::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            tracing::error!(reason, "a producer failed for good");
+            self.0.get_or_init(|| reason.into());
+        } else {
+            tracing::debug!(%error, reason, "kafka client");
+        }
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Box<Ticket>;
+
+    fn delivery(&self, report: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+        ticket.batch.report(
+            ticket.index,
+            match report {
+                Ok(message) => Offset::try_from(message.offset())
+                    .map_err(|_negative| RDKafkaErrorCode::Unknown),
+                Err((error, _)) => {
+                    Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown))
+                }
+            },
+        );
+    }
+}
+
+/// One record on its way.
+struct Ticket {
+    batch: Arc<Waiting>,
+    index: usize,
+}
+
+/// A batch whose reports are still to come.
+struct Waiting(Mutex<Reported>);
+
+struct Reported {
+    offsets: Vec<Offset>,
+    failed: Option<(usize, RDKafkaErrorCode)>,
+    written: usize,
+    left: usize,
+    answer: Option<oneshot::Sender<Outcome>>,
+}
+
+/// What became of the records of a batch.
+struct Outcome {
+    offsets: Vec<Offset>,
+    failed: Option<(usize, RDKafkaErrorCode)>,
+    written: usize,
+}
+
+impl Waiting {
+    fn report(&self, index: usize, result: Result<Offset, RDKafkaErrorCode>) {
+        let mut reported = self.0.lock();
+        match result {
+            Ok(offset) => {
+                if let Some(place) = reported.offsets.get_mut(index) {
+                    *place = offset;
+                }
+                reported.written += 1;
+            }
+            Err(code) => {
+                reported.failed.get_or_insert((index, code));
+            }
+        }
+        reported.left = reported.left.saturating_sub(1);
+        if reported.left > 0 {
+            return;
+        }
+        let outcome = Outcome {
+            offsets: std::mem::take(&mut reported.offsets),
+            failed: reported.failed,
+            written: reported.written,
+        };
+        if let Some(answer) = reported.answer.take()
+            && answer.send(outcome).is_err()
+        {
+            tracing::trace!("an appender did not wait for its answer");
+        }
+    }
+}
+
+/// A batch of a call.
+enum Sent {
+    Done(Appended),
+    Waiting(TopicPartition, oneshot::Receiver<Outcome>),
+    /// The producer does not know the topic or partition (yet). Nothing was sent.
+    Unknown(AppendBatch),
+}
+
+impl Producers {
+    pub(super) fn new(config: &KafkaConfig, clock: Arc<dyn Clock>) -> KafkaResult<Self> {
+        let fatal = Arc::new(OnceLock::new());
+        let native = config.producer();
+        let all = (0..config.producers.max(1))
+            .map(|_| native.create_with_context(Reports(Arc::clone(&fatal))))
+            .collect::<KafkaResult<Vec<_>>>()?;
+        let room = Semaphore::new(usize::try_from(IN_FLIGHT_KIB).unwrap_or(usize::MAX));
+        Ok(Self { all, fatal, room, max_record_bytes: config.max_record_bytes, clock })
+    }
+
+    /// Appends. Everything up to the first wait happens in the first poll, and the
+    /// room is given in the order in which it is asked for, so that calls keep
+    /// their order. Only a batch for a partition that a producer has never heard of
+    /// is sent later than that.
+    pub(super) async fn append(self: &Arc<Self>, batches: Vec<AppendBatch>) -> Vec<Appended> {
+        let kib: usize =
+            1 + batches.iter().flat_map(|b| &b.records).map(bytes_of).sum::<usize>() / 1024;
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX).min(IN_FLIGHT_KIB);
+        // Without the cooperative budget a free place is given at once, in order.
+        let Ok(_room) = tokio::task::unconstrained(self.room.acquire_many(kib)).await else {
+            return batches.iter().map(|_| Err(AppendError::Unavailable)).collect();
+        };
+        let now = self.clock.now();
+        let sent: Vec<Sent> = batches.into_iter().map(|batch| self.send(batch, now)).collect();
+        let mut results = Vec::with_capacity(sent.len());
+        for one in sent {
+            let one = match one {
+                Sent::Unknown(batch) => self.send_again(batch, now).await,
+                Sent::Done(_) | Sent::Waiting(..) => one,
+            };
+            results.push(match one {
+                Sent::Done(result) => result,
+                Sent::Waiting(to, answer) => match answer.await {
+                    Ok(outcome) => self.answer(&to, outcome),
+                    Err(_dropped) => Err(AppendError::Unknown),
+                },
+                Sent::Unknown(batch) => Err(AppendError::UnknownPartition(batch.to)),
+            });
+        }
+        results
+    }
+
+    fn send(&self, batch: AppendBatch, now: Timestamp) -> Sent {
+        if let Some(why) = self.fatal.get() {
+            return Sent::Done(Err(AppendError::Fatal(Arc::clone(why))));
+        }
+        if batch.records.is_empty() {
+            return Sent::Done(Ok(Offsets::Run { first: 0, count: 0 }));
+        }
+        let limit = self.max_record_bytes;
+        for (index, record) in batch.records.iter().enumerate() {
+            let bytes = bytes_of(record);
+            if bytes > limit {
+                return Sent::Done(Err(AppendError::TooLarge { index, bytes, limit }));
+            }
+        }
+        let Some(producer) = self.producer(&batch.to) else {
+            return Sent::Done(Err(AppendError::Unavailable));
+        };
+        let Ok(partition) = i32::try_from(batch.to.partition) else {
+            return Sent::Done(Err(AppendError::UnknownPartition(batch.to)));
+        };
+        let (answer, receiver) = oneshot::channel();
+        let waiting = Arc::new(Waiting(Mutex::new(Reported {
+            offsets: vec![0; batch.records.len()],
+            failed: None,
+            written: 0,
+            left: batch.records.len(),
+            answer: Some(answer),
+        })));
+        for (index, record) in batch.records.iter().enumerate() {
+            let ticket = Box::new(Ticket { batch: Arc::clone(&waiting), index });
+            let Err((error, _)) = producer.send(native(record, &batch.to, partition, now, ticket))
+            else {
+                continue;
+            };
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+            let is_unknown = matches!(
+                code,
+                RDKafkaErrorCode::UnknownPartition
+                    | RDKafkaErrorCode::UnknownTopic
+                    | RDKafkaErrorCode::UnknownTopicOrPartition
+            );
+            if is_unknown && index == 0 {
+                return Sent::Unknown(batch);
+            }
+            // What was handed over before may well be written.
+            for rest in index..batch.records.len() {
+                waiting.report(rest, Err(code));
+            }
+            break;
+        }
+        Sent::Waiting(batch.to, receiver)
+    }
+
+    /// Asks for the topic's partitions and sends once more.
+    async fn send_again(self: &Arc<Self>, batch: AppendBatch, now: Timestamp) -> Sent {
+        let producers = Arc::clone(self);
+        let to = batch.to.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let Some(producer) = producers.producer(&to) else {
+                return Err(AppendError::Unavailable);
+            };
+            let topic = to.topic.as_str();
+            let metadata = producer
+                .client()
+                .fetch_metadata(Some(topic), super::CALL)
+                .map_err(|_unreachable| AppendError::Unavailable)?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic);
+            match found {
+                Some(found) if found.error().is_none() && !found.partitions().is_empty() => {
+                    let has = u32::try_from(found.partitions().len()).unwrap_or(u32::MAX);
+                    if to.partition < has { Ok(()) } else { Err(AppendError::UnknownPartition(to)) }
+                }
+                Some(_) | None => Err(AppendError::UnknownTopic(to.topic)),
+            }
+        });
+        match asked.await {
+            Ok(Ok(())) => self.send(batch, now),
+            Ok(Err(error)) => Sent::Done(Err(error)),
+            Err(_broken) => Sent::Done(Err(AppendError::Unavailable)),
+        }
+    }
+
+    fn answer(&self, to: &TopicPartition, outcome: Outcome) -> Appended {
+        let Some((index, code)) = outcome.failed else {
+            return Ok(offsets(outcome.offsets));
+        };
+        if let Some(why) = self.fatal.get() {
+            return Err(AppendError::Fatal(Arc::clone(why)));
+        }
+        if outcome.written > 0 {
+            return Err(AppendError::Unknown);
+        }
+        Err(match code {
+            RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {
+                AppendError::UnknownTopic(to.topic.clone())
+            }
+            RDKafkaErrorCode::UnknownPartition => AppendError::UnknownPartition(to.clone()),
+            RDKafkaErrorCode::MessageSizeTooLarge => {
+                tracing::error!(%to, "the broker takes smaller records than Tidings; raise max.message.bytes of the topic");
+                let limit = self.max_record_bytes;
+                AppendError::TooLarge { index, bytes: limit, limit }
+            }
+            RDKafkaErrorCode::QueueFull
+            | RDKafkaErrorCode::PurgeQueue
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed => {
+                tracing::warn!(%to, %code, "an append was refused");
+                AppendError::Unavailable
+            }
+            other => {
+                tracing::warn!(%to, code = %other, "the fate of an append is unknown");
+                AppendError::Unknown
+            }
+        })
+    }
+
+    /// The producer of a partition: always the same one, so that it keeps its order.
+    fn producer(&self, of: &TopicPartition) -> Option<&ThreadedProducer<Reports>> {
+        let name = crc32c::crc32c(of.topic.as_str().as_bytes()).wrapping_add(of.partition);
+        let count = u32::try_from(self.all.len()).ok()?;
+        self.all.get(usize::try_from(name.checked_rem(count)?).ok()?)
+    }
+}
+
+type Native<'a> = BaseRecord<'a, [u8], [u8], Box<Ticket>>;
+
+fn native<'a>(
+    record: &'a NewRecord,
+    to: &'a TopicPartition,
+    partition: i32,
+    now: Timestamp,
+    ticket: Box<Ticket>,
+) -> Native<'a> {
+    let time = record.timestamp.unwrap_or(now).as_millis();
+    let mut native =
+        BaseRecord::with_opaque_to(to.topic.as_str(), ticket).partition(partition).timestamp(time);
+    native.key = record.key.as_deref();
+    native.payload = record.value.as_deref();
+    if !record.headers.is_empty() {
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for (key, value) in &record.headers {
+            headers = headers.insert(NativeHeader { key, value: Some(&value[..]) });
+        }
+        native.headers = Some(headers);
+    }
+    native
+}
+
+fn bytes_of(record: &NewRecord) -> usize {
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    record.key.as_ref().map_or(0, bytes::Bytes::len)
+        + record.value.as_ref().map_or(0, bytes::Bytes::len)
+        + headers
+}
+
+fn offsets(all: Vec<Offset>) -> Offsets {
+    let first = all.first().copied().unwrap_or(0);
+    if all.iter().zip(first..).all(|(offset, expected)| *offset == expected) {
+        Offsets::Run { first, count: u32::try_from(all.len()).unwrap_or(u32::MAX) }
+    } else {
+        Offsets::Scattered(all)
+    }
+}

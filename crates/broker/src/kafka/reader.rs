@@ -1,0 +1,417 @@
+//! A reader: one consumer for all its partitions, whose queue is taken apart here.
+//!
+//! The consumer's partitions are never split into queues of their own (a lost
+//! wake-up there stops a partition for ever); what it gives goes into a buffer per
+//! partition, and the partitions take turns.
+//!
+//! An error of the client does not say which partition it is about. So whenever
+//! one comes, the ends of all partitions are asked for, and whose position is not
+//! between them gets its error from that.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use rdkafka::{
+    Offset as NativeOffset, TopicPartitionList,
+    consumer::Consumer as _,
+    error::{KafkaResult, RDKafkaErrorCode},
+    message::Message as _,
+};
+use tidings_types::{Offset, TopicPartition};
+use tokio::task::JoinHandle;
+
+use super::{
+    CALL, Shared,
+    admin::native,
+    consumer::{Consumer, Taken, record, weight},
+};
+use crate::seam::{Fetched, PartitionEnds, ReadError, Record};
+
+/// Bytes that are taken out of the consumer's queue ahead of their turn.
+const BUFFER_BYTES: usize = 8 << 20;
+/// A wake-up that was lost costs no more than this.
+const FALLBACK: Duration = Duration::from_millis(500);
+/// After an error, how long to wait before the ends are asked for.
+const AFTER_ERROR: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// To be looked at before the consumer gets it.
+    New,
+    /// The consumer has it.
+    Live,
+}
+
+#[derive(Debug)]
+struct Assigned {
+    /// The offset that is given out next.
+    next: Offset,
+    /// The offset that the consumer brings next.
+    expected: Offset,
+    paused: bool,
+    state: State,
+    /// Tells this assignment from an earlier one of the same partition.
+    era: u64,
+    buffer: VecDeque<Record>,
+    in_turns: bool,
+}
+
+impl Assigned {
+    fn weight(&self) -> usize {
+        self.buffer.iter().map(weight).sum()
+    }
+}
+
+/// What a look at the ends of partitions found.
+type Looked = Vec<(TopicPartition, u64, Result<PartitionEnds, ReadError>)>;
+
+/// Reads assigned partitions.
+pub struct KafkaReader {
+    shared: Arc<Shared>,
+    consumer: Option<Arc<Consumer>>,
+    assigned: BTreeMap<TopicPartition, Assigned>,
+    /// Partitions with something in their buffer, in the order of their turns.
+    turns: VecDeque<TopicPartition>,
+    failed: Vec<Fetched>,
+    buffered: usize,
+    eras: u64,
+    /// All positions are to be checked against the ends.
+    doubtful: bool,
+    /// The client stopped reading a partition and does not say which.
+    restart: bool,
+    look: Option<JoinHandle<Looked>>,
+}
+
+impl fmt::Debug for KafkaReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaReader")
+            .field("assigned", &self.assigned.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl KafkaReader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            consumer: None,
+            assigned: BTreeMap::new(),
+            turns: VecDeque::new(),
+            failed: Vec::new(),
+            buffered: 0,
+            eras: 0,
+            doubtful: false,
+            restart: false,
+            look: None,
+        }
+    }
+
+    pub(crate) fn assign(&mut self, partition: TopicPartition, offset: Offset) {
+        let paused = self.assigned.get(&partition).is_some_and(|known| known.paused);
+        self.unassign(&partition);
+        self.eras += 1;
+        let assigned = Assigned {
+            next: offset,
+            expected: offset,
+            paused,
+            state: State::New,
+            era: self.eras,
+            buffer: VecDeque::new(),
+            in_turns: false,
+        };
+        self.assigned.insert(partition, assigned);
+    }
+
+    pub(crate) fn unassign(&mut self, partition: &TopicPartition) {
+        let Some(known) = self.assigned.remove(partition) else { return };
+        if !known.paused {
+            self.buffered = self.buffered.saturating_sub(known.weight());
+        }
+        self.turns.retain(|other| other != partition);
+        if known.state == State::Live {
+            self.tell("unassign", partition, |consumer, list| consumer.incremental_unassign(list));
+        }
+    }
+
+    pub(crate) fn pause(&mut self, partition: &TopicPartition) {
+        let Some(known) = self.assigned.get_mut(partition) else { return };
+        if std::mem::replace(&mut known.paused, true) {
+            return;
+        }
+        // What a paused partition keeps must not hold the others up.
+        self.buffered = self.buffered.saturating_sub(known.weight());
+        if known.state == State::Live {
+            self.tell("pause", partition, |consumer, list| consumer.pause(list));
+        }
+    }
+
+    pub(crate) fn resume(&mut self, partition: &TopicPartition) {
+        let Some(known) = self.assigned.get_mut(partition) else { return };
+        if !std::mem::replace(&mut known.paused, false) {
+            return;
+        }
+        self.buffered += known.weight();
+        if !known.buffer.is_empty() && !std::mem::replace(&mut known.in_turns, true) {
+            self.turns.push_back(partition.clone());
+        }
+        if known.state == State::Live {
+            self.tell("resume", partition, |consumer, list| consumer.resume(list));
+        }
+    }
+
+    pub(crate) fn position(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.assigned.get(partition).map(|known| known.next)
+    }
+
+    /// Waits only while it has nothing in its hands, so a dropped poll loses
+    /// nothing.
+    pub(crate) async fn poll(&mut self, max_bytes: usize) -> Vec<Fetched> {
+        loop {
+            self.start_look();
+            self.drain();
+            let fetched = self.take_turns(max_bytes);
+            if !fetched.is_empty() {
+                return fetched;
+            }
+            let clock = Arc::clone(&self.shared.clock);
+            let wake = self.consumer.as_ref().map(|consumer| Arc::clone(&consumer.wake));
+            let woken = async {
+                match &wake {
+                    Some(wake) => wake.notified().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let look = &mut self.look;
+            let looked = async {
+                match look {
+                    Some(running) => running.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                looked = looked => {
+                    self.look = None;
+                    self.looked(looked.unwrap_or_default());
+                }
+                () = woken => {}
+                () = clock.sleep(FALLBACK) => {}
+            }
+        }
+    }
+
+    /// Looks at the ends of what is new (or of all, after an error) elsewhere.
+    fn start_look(&mut self) {
+        let is_wanted =
+            self.doubtful || self.assigned.values().any(|known| known.state == State::New);
+        if self.look.is_some() || !is_wanted {
+            return;
+        }
+        if self.consumer.is_none() {
+            match Consumer::new(&self.shared.config.reader()) {
+                Ok(consumer) => self.consumer = Some(Arc::new(consumer)),
+                Err(error) => {
+                    tracing::error!(%error, "no consumer can be made");
+                    self.fail_all();
+                    return;
+                }
+            }
+        }
+        let doubtful = std::mem::take(&mut self.doubtful);
+        let asked: Vec<(TopicPartition, u64)> = self
+            .assigned
+            .iter()
+            .filter(|(_, known)| doubtful || known.state == State::New)
+            .map(|(partition, known)| (partition.clone(), known.era))
+            .collect();
+        let shared = Arc::clone(&self.shared);
+        let consumer = self.consumer.clone();
+        self.look = Some(tokio::task::spawn_blocking(move || {
+            if doubtful {
+                // The broker needs a moment to say the same thing everywhere.
+                std::thread::park_timeout(AFTER_ERROR);
+            }
+            look(&shared, consumer.as_deref(), asked)
+        }));
+    }
+
+    fn fail_all(&mut self) {
+        for partition in self.assigned.keys().cloned().collect::<Vec<_>>() {
+            self.fail(partition, ReadError::Unavailable);
+        }
+    }
+
+    fn fail(&mut self, partition: TopicPartition, error: ReadError) {
+        self.unassign(&partition);
+        self.failed.push(Fetched { from: partition, records: Err(error) });
+    }
+
+    fn looked(&mut self, looked: Looked) {
+        let restart = std::mem::take(&mut self.restart);
+        for (partition, era, ends) in looked {
+            let Some(known) = self.assigned.get_mut(&partition).filter(|known| known.era == era)
+            else {
+                continue;
+            };
+            // What is in the buffer has been read; the consumer reads behind it.
+            let checked = ends.and_then(|ends| super::check(&partition, known.expected, ends));
+            match checked {
+                Ok(()) if known.state == State::Live && !restart => {}
+                Ok(()) => {
+                    let was = std::mem::replace(&mut known.state, State::Live);
+                    let (at, paused) = (known.expected, known.paused);
+                    if was == State::Live {
+                        self.tell("unassign", &partition, |consumer, list| {
+                            consumer.incremental_unassign(list)
+                        });
+                    }
+                    self.go_live(&partition, at, paused);
+                }
+                // The position is right as far as is known, and the consumer retries.
+                Err(ReadError::Unavailable) if known.state == State::Live => {}
+                Err(error) => self.fail(partition, error),
+            }
+        }
+    }
+
+    fn go_live(&self, partition: &TopicPartition, at: Offset, paused: bool) {
+        let at = NativeOffset::Offset(i64::try_from(at).unwrap_or(i64::MAX));
+        self.tell("assign", partition, |consumer, list| {
+            list.set_all_offsets(at)?;
+            consumer.incremental_assign(list)?;
+            if paused { consumer.pause(list) } else { Ok(()) }
+        });
+    }
+
+    fn tell(
+        &self,
+        what: &str,
+        partition: &TopicPartition,
+        say: impl FnOnce(
+            &rdkafka::consumer::BaseConsumer<super::context::Context>,
+            &mut TopicPartitionList,
+        ) -> KafkaResult<()>,
+    ) {
+        let Some(client) = self.consumer.as_deref().and_then(Consumer::client) else { return };
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(partition.topic.as_str(), native(partition));
+        if let Err(error) = say(client, &mut list) {
+            tracing::warn!(%error, %partition, what, "a consumer did not take an order");
+        }
+    }
+
+    /// Takes the consumer's queue apart.
+    fn drain(&mut self) {
+        let Some(consumer) = self.consumer.clone() else { return };
+        while self.buffered < BUFFER_BYTES {
+            match consumer.take() {
+                Taken::Message(message) => {
+                    let Ok(number) = u32::try_from(message.partition()) else { continue };
+                    let from = TopicPartition::new(message.topic(), number);
+                    let Some(known) = self.assigned.get_mut(&from) else { continue };
+                    let record = record(&message);
+                    if known.state == State::New || record.offset < known.expected {
+                        continue;
+                    }
+                    known.expected = record.offset + 1;
+                    if !known.paused {
+                        self.buffered += weight(&record);
+                    }
+                    known.buffer.push_back(record);
+                    if !known.paused && !std::mem::replace(&mut known.in_turns, true) {
+                        self.turns.push_back(from);
+                    }
+                }
+                Taken::Error(error) => {
+                    tracing::debug!(%error, "a consumer reports an error");
+                    self.doubt(error.rdkafka_error_code());
+                }
+                Taken::Nothing => return,
+            }
+        }
+    }
+
+    /// Errors about a partition: the others pass by themselves.
+    fn doubt(&mut self, code: Option<RDKafkaErrorCode>) {
+        match code {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                self.restart = true;
+                self.doubtful = true;
+            }
+            Some(
+                RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownTopicOrPartition,
+            ) => self.doubtful = true,
+            Some(_) | None => return,
+        }
+        self.start_look();
+    }
+
+    fn take_turns(&mut self, max_bytes: usize) -> Vec<Fetched> {
+        let mut fetched = std::mem::take(&mut self.failed);
+        let mut budget = max_bytes.max(1);
+        for _ in 0..self.turns.len() {
+            if budget == 0 {
+                break;
+            }
+            let Some(partition) = self.turns.pop_front() else { break };
+            let Some(known) = self.assigned.get_mut(&partition) else { continue };
+            known.in_turns = false;
+            if known.paused {
+                continue;
+            }
+            let mut records = Vec::new();
+            while budget > 0 {
+                let Some(record) = known.buffer.pop_front() else { break };
+                let bytes = weight(&record);
+                self.buffered = self.buffered.saturating_sub(bytes);
+                budget = budget.saturating_sub(bytes);
+                known.next = record.offset + 1;
+                records.push(record);
+            }
+            if !known.buffer.is_empty() {
+                known.in_turns = true;
+                self.turns.push_back(partition.clone());
+            }
+            if !records.is_empty() {
+                fetched.push(Fetched { from: partition, records: Ok(records) });
+            }
+        }
+        fetched
+    }
+}
+
+/// Asks for the ends of partitions. Blocks.
+fn look(shared: &Shared, consumer: Option<&Consumer>, asked: Vec<(TopicPartition, u64)>) -> Looked {
+    // Metadata first: the consumer waits for seconds with a topic it does not know.
+    let mut last = None;
+    for (partition, _) in &asked {
+        if last != Some(&partition.topic)
+            && let Some(client) = consumer.and_then(Consumer::client)
+            && let Err(error) = client.fetch_metadata(Some(partition.topic.as_str()), CALL)
+        {
+            tracing::debug!(%error, topic = %partition.topic, "no metadata");
+            break;
+        }
+        last = Some(&partition.topic);
+    }
+    let mut is_away = false;
+    asked
+        .into_iter()
+        .map(|(partition, era)| {
+            // One that does not answer is not asked hundreds of times.
+            let ends = if is_away {
+                Err(ReadError::Unavailable)
+            } else {
+                shared.admin.ends_now(&partition)
+            };
+            is_away |= matches!(ends, Err(ReadError::Unavailable));
+            (partition, era, ends)
+        })
+        .collect()
+}
