@@ -398,6 +398,7 @@ impl Admin {
     }
 
     /// Asks the broker about one topic. Blocks.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "librdkafka's codes are open-ended")]
     fn look(&self, topic: &str) -> KafkaResult<Seen> {
         let metadata = self.client.inner().fetch_metadata(Some(topic), CALL)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
@@ -482,6 +483,7 @@ fn topic_settings(
 }
 
 /// The one result of a call about one topic.
+#[expect(clippy::wildcard_enum_match_arm, reason = "librdkafka's codes are open-ended")]
 fn first(
     answer: KafkaResult<Vec<Result<String, (String, RDKafkaErrorCode)>>>,
     topic: &TopicName,

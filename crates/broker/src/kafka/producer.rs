@@ -255,6 +255,7 @@ impl Producers {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "librdkafka's codes are open-ended")]
     fn answer(&self, to: &TopicPartition, outcome: Outcome) -> Appended {
         let Some((index, code)) = outcome.failed else {
             return Ok(offsets(outcome.offsets));

@@ -375,7 +375,7 @@ async fn a_crash_of_the_broker_loses_nothing_that_was_answered() {
     let mut world = World::new();
     let one = world.process(1).await;
     one.propose(create(&webhook(1))).await.unwrap();
-    let tidings_broker::Broker::Local(local) = &world.broker;
+    let tidings_broker::Broker::Local(local) = &world.broker else { panic!("the world is local") };
     let reopened = local.crash_and_reopen().unwrap();
     assert_eq!(one.propose(create(&webhook(2))).await.unwrap_err(), ProposeError::Unavailable);
     world.broker = tidings_broker::Broker::Local(reopened);
