@@ -64,10 +64,10 @@ impl Default for Limits {
         Self {
             retention: Duration::from_secs(90 * 86_400),
             window_notifications: 200_000,
-            window_bytes: 64 << 20,
+            window_bytes: 32 << 20,
             orphans: 100_000,
             producer_ids: 65_536,
-            cache_bytes: 64 << 20,
+            cache_bytes: 24 << 20,
             verify_bytes: 256 << 20,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! | key | value | written |
 //! |---|---|---|
-//! | `c` chunk | facts of the decisions in a chunk: source, offset, skipped, kind | once per 16 KiB of decisions, and per batch |
+//! | `c` chunk | facts of the decisions in a chunk: source, offset, skipped, kind | once per 8 KiB of decisions, and per batch |
 //! | `d` chunk | the routed decisions of that chunk, as they stand in the topic | with `c` |
 //! | `u` uid | where an event is counted, and the decisions that name its webhooks | once per event |
 //! | `n` notification | what is known of one, if more than that it is due | once per notification that ends at its first attempt |

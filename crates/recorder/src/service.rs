@@ -37,7 +37,7 @@ impl Config {
         Self {
             backing,
             limits: Limits::default(),
-            batch_bytes: 4 << 20,
+            batch_bytes: 1 << 20,
             held_bytes: 16 << 20,
             flush_interval: Duration::from_secs(1),
             flush_rows: 100_000,
