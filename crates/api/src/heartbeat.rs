@@ -92,7 +92,7 @@ fn request(state: &State, webhook: &Webhook) -> Option<Request> {
     let body = Bytes::from(body.to_string());
     let mut headers = HeaderMap::new();
     for header in &webhook.headers {
-        let name = webhooks::headers::wire_name(&header.name);
+        let name = tidings_registry::wire_name(&header.name);
         let name = HeaderName::from_bytes(name.as_bytes());
         let value = HeaderValue::from_bytes(header.value.expose());
         if let (Ok(name), Ok(mut value)) = (name, value) {

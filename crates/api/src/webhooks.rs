@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::header;
 use serde_json::json;
-use tidings_registry::{CustomHeader, HookSettings, Snapshot, Webhook};
+use tidings_registry::{CustomHeader, HookSettings, Snapshot, Webhook, wire_name};
 use tidings_signing::Secret;
 use tidings_types::{HookOwner, Ordering, ProductId, Scope, StuckKey, WebhookStatus};
 
@@ -241,9 +241,7 @@ fn merge_headers(
     let mut merged = Vec::new();
     for header in sent {
         let kept = || {
-            let same = |known: &&CustomHeader| {
-                headers::wire_name(&known.name) == headers::wire_name(&header.name)
-            };
+            let same = |known: &&CustomHeader| wire_name(&known.name) == wire_name(&header.name);
             stored.iter().find(same).map(|known| known.value.clone())
         };
         let value = match &header.value {

@@ -162,11 +162,20 @@ impl Webhook {
 /// A header that the client wants on every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CustomHeader {
-    /// As the client gave it; a space is sent as a hyphen (design §10).
+    /// As the client gave it; requests carry its [`wire_name`].
     pub name: String,
     pub value: Secret,
     /// Whether the API answers `***` instead of the value.
     pub secret: bool,
+}
+
+/// The name that a custom header has on the wire: in lower case, each character
+/// that a header's name may not have as a hyphen (design §10: `key 1` is `key-1`).
+pub fn wire_name(name: &str) -> String {
+    let legal = |letter: char| letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter);
+    name.chars()
+        .map(|letter| if legal(letter) { letter.to_ascii_lowercase() } else { '-' })
+        .collect()
 }
 
 /// One of the secrets that requests are signed with.

@@ -25,6 +25,7 @@ mod tenants;
 pub use entity::{
     Basic, CommandRecord, Configuration, CustomHeader, EntityKey, HookSettings, HookSignature,
     IdKey, Issuer, Merchant, Product, ProgrammeManager, SigningSecret, SourceKey, State, Webhook,
+    wire_name,
 };
 pub use fold::{Fold, Unreadable, Verdict};
 pub use keys_topic::{KeysError, KeysTopic};

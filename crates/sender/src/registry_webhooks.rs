@@ -9,7 +9,7 @@ use tidings_delivery::Standing;
 use tidings_egress::{Policy, Target};
 use tidings_registry::{
     Change, EntityKey, HookSignature, KeysTopic, ProposeError, Registry, Snapshot, State,
-    TombStone, Webhook as Registered,
+    TombStone, Webhook as Registered, wire_name,
 };
 use tidings_types::{
     BoxFuture, HookOwner, Ordering, Scope, Slot, StuckKey, WebhookId, WebhookStatus,
@@ -72,10 +72,8 @@ impl RegistryWebhooks {
             plain.extend_from_slice(basic.password.expose());
             HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(&plain))).ok()
         });
-        let custom = registered.headers.iter().map(|header| {
-            // A space is sent as a hyphen (design §10).
-            (header.name.replace(' ', "-").to_ascii_lowercase(), header.value.clone())
-        });
+        let custom =
+            registered.headers.iter().map(|header| (wire_name(&header.name), header.value.clone()));
         Webhook {
             id: registered.id,
             version: registered.version,

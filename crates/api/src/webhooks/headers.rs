@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use tidings_catalogue::json::{Kind, Value};
+use tidings_registry::wire_name;
 
 use crate::{
     errors::{Code, Fault},
@@ -72,14 +73,6 @@ impl std::fmt::Debug for HeaderInput {
         // Any value may hold a key of the customer's.
         f.debug_struct("HeaderInput").field("name", &self.name).finish_non_exhaustive()
     }
-}
-
-/// The name that a header has on the wire, in lower case.
-pub(crate) fn wire_name(name: &str) -> String {
-    let legal = |letter: char| letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter);
-    name.chars()
-        .map(|letter| if legal(letter) { letter.to_ascii_lowercase() } else { '-' })
-        .collect()
 }
 
 /// The form in which names are compared: servers fold `_` into `-`.

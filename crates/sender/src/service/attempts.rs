@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidings_delivery::{At, Attempt, AttemptFact, Report, retry_after};
 use tidings_egress::AttemptReport;
 use tidings_signing::OpenError;
-use tidings_types::{AttemptCode, Sabotage};
+use tidings_types::{AttemptCode, Lane, Ordering, Sabotage};
 
 use super::Running;
 use crate::{
@@ -15,10 +15,22 @@ use crate::{
     records::{self, Delivery, Said},
     request, snippet,
     table::RowKey,
+    webhook::Webhook,
 };
 
 /// When a notification is tried again after we could not even start.
 const OUR_FAULT: Duration = Duration::from_secs(1);
+
+/// The lane that gave a notification its number. A resend stands in the lane of its
+/// event type, also of a webhook whose notifications were all numbered in the
+/// standard lane because their order is strict.
+fn numbered_in(webhook: &Webhook, attempt: &Attempt<Delivery>) -> Lane {
+    if webhook.ordering == Ordering::Strict && !attempt.run.is_first() {
+        Lane::Standard
+    } else {
+        attempt.lane
+    }
+}
 
 /// An attempt that has ended.
 pub(super) struct Finished {
@@ -61,7 +73,7 @@ impl Running {
             }
         };
         let now = self.deps.clock.now();
-        let order = attempt.sequence.map(|number| (attempt.lane, number));
+        let order = attempt.sequence.map(|number| (numbered_in(&webhook, &attempt), number));
         let request = request::build(&webhook, record, &id, (attempt.number, order), body, now);
         let Some(request) = request else {
             self.finish_unsent(key, attempt);

@@ -2,7 +2,11 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidings_e2e::{http::Client, receiver::Behaviour, wait_for};
+use tidings_e2e::{
+    http::Client,
+    receiver::{Arrived, Behaviour},
+    wait_for,
+};
 use tidings_signing::WebhookSecret;
 
 use crate::stage::{PATIENCE, Stage, first_code, today};
@@ -27,7 +31,7 @@ async fn the_request_is_as_the_contract_says() {
     let stage = Stage::start().await;
     let config = json!({
         "url": stage.receiver.url("w"),
-        "customHeaders": {"X-Key": "v1", "key 1": "v2", "Authorization": "Bearer z"},
+        "customHeaders": {"X(Key)": "v1", "key 1": "v2", "Authorization": "Bearer z"},
     });
     let body = json!({"events": [104, 105], "config": config});
     let answer = stage.manager("20").json("POST", "/api/v1/Webhooks", &body).await.unwrap();
@@ -57,7 +61,7 @@ async fn the_request_is_as_the_contract_says() {
     assert!(header("user-agent").unwrap().starts_with("Tidings/"));
     assert_eq!(header("x-eds-event-code"), Some("104"));
     assert_eq!(header("x-eds-attempt"), Some("1"));
-    assert_eq!(header("x-key"), Some("v1"));
+    assert_eq!(header("x-key-"), Some("v1"));
     assert_eq!(header("key-1"), Some("v2"));
     assert_eq!(header("authorization"), Some("Bearer z"));
     let seconds = header("webhook-timestamp").unwrap().parse().unwrap();
@@ -192,4 +196,37 @@ async fn a_one_time_code_ends_with_its_time() {
     );
     assert_eq!(new["payload"]["otpValue"], "739155");
     assert_eq!(stage.receiver.request_count(), 1);
+}
+
+#[tokio::test]
+async fn a_resend_keeps_the_number_and_the_lane_that_gave_it() {
+    let stage = Stage::start().await;
+    let config = json!({"url": stage.receiver.url("w"), "ordering": "strict"});
+    let body = json!({"events": [102], "config": config});
+    let manager = stage.manager("20");
+    let answer = manager.json("POST", "/api/v1/Webhooks", &body).await.unwrap();
+    let webhook = answer.response(201).unwrap();
+    stage
+        .publish(
+            r#"{"context":{"programManagerId":20,"eventCode":102},"payload":{"fraudAlertId":"a","fraudAlertType":"Timeout","notificationMessageContent":"c"}}"#,
+        )
+        .await;
+    let first = stage.arrived("w", 1).await;
+    let text = |request: &Arrived, name: &str| {
+        request.headers.get(name).unwrap().to_str().unwrap().to_owned()
+    };
+    let id = text(&first[0], "webhook-id");
+    let webhook = webhook["webhookId"].as_str().unwrap();
+    until(&manager, webhook, &id, "Delivered").await;
+    let path = format!("/api/v1/Webhooks/{webhook}/resend");
+    let resend = json!({"notificationIds": [id]});
+    let answer = manager.json("POST", &path, &resend).await.unwrap();
+    assert_eq!(
+        answer.response(200).unwrap()["content"][0]["resendStatus"],
+        "Resend request initiated"
+    );
+    for request in stage.arrived("w", 2).await {
+        let sequence = text(&request, "x-eds-sequence");
+        assert!(sequence.starts_with("standard.1; v1="), "{sequence}");
+    }
 }
