@@ -400,8 +400,7 @@ fn a_notification_that_is_always_refused_does_not_hold_up_new_ones() {
             break;
         }
     }
-    let mut offset = 1;
-    for round in 0..20 {
+    for (offset, round) in (1..).zip(0..20) {
         let n = 100 + round;
         hook.arrived(0, arrived(offset, n, 0), &mut process);
         let good = attempt(hook.next(now(time), &mut process));
@@ -414,6 +413,5 @@ fn a_notification_that_is_always_refused_does_not_hold_up_new_ones() {
             &mut process,
         );
         acknowledge(&mut hook, &mut process, time);
-        offset += 1;
     }
 }
