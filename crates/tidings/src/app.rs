@@ -217,7 +217,9 @@ impl App {
 
 /// Waits until a part ends although nobody asked it to.
 async fn first_end(stages: &mut [Stage]) -> anyhow::Error {
-    let ends = stages.iter_mut().map(|stage| Box::pin(stage.tasks.join_next()));
+    // A single role leaves a stage empty.
+    let running = stages.iter_mut().filter(|stage| !stage.tasks.is_empty());
+    let ends = running.map(|stage| Box::pin(stage.tasks.join_next()));
     let (ended, _, _) = futures::future::select_all(ends).await;
     match ended {
         Some(Ok((name, Err(error)))) => error.context(format!("the {name} failed")),
