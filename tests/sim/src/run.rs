@@ -12,7 +12,7 @@ use tidings_broker::{AppendBatch, NewRecord};
 use tidings_catalogue::Catalogue;
 use tidings_checker::{Published, Verdict, check};
 use tidings_registry::{Registry, State};
-use tidings_types::{Sabotage, TopicPartition, names};
+use tidings_types::{Clock as _, Sabotage, TopicPartition, names};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -511,10 +511,16 @@ impl Run {
             self.publish().await;
         }
         let end = tokio::time::Instant::now() + SETTLE;
+        // When all had ended. History is compared once it says that it shows that
+        // time: its lists end at their as-of, which follows the fold by a moment.
+        let mut ended = None;
         while tokio::time::Instant::now() < end {
             self.world.pause(Duration::from_secs(1)).await;
             self.bury().await;
-            if self.is_settled().await {
+            if ended.is_none() && self.is_settled().await {
+                ended = Some(self.world.clock.now());
+            }
+            if ended.is_some_and(|ended| self.recorder.handle.status().as_of >= ended) {
                 self.world.trace.note(format_args!("settled"));
                 return Ok(());
             }

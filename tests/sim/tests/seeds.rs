@@ -22,6 +22,13 @@ fn nothing_is_lost_under_any_of_the_seeds() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Everything ends in the last moments before history is looked at.
+#[test]
+fn history_is_compared_once_it_shows_the_time_at_which_all_had_ended() {
+    let outcome = run_seed(1095, Sabotage::None, &Catalogue::builtin(), false).unwrap();
+    assert!(outcome.verdict.is_clean(), "{}", outcome.verdict.summary());
+}
+
 #[test]
 fn the_same_seed_is_the_same_run_and_another_one_is_not() {
     let catalogue = Catalogue::builtin();
