@@ -177,6 +177,14 @@ fn check(of: &TopicPartition, offset: Offset, ends: PartitionEnds) -> Result<(),
     }
 }
 
+/// Waits for what may not be under way: then for ever.
+async fn or_never<F: Future>(under_way: Option<F>) -> F::Output {
+    match under_way {
+        Some(under_way) => under_way.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Lets a consumer that is only asked questions write its log.
 fn drain(consumer: &consumer::Consumer) {
     while !matches!(consumer.take(), consumer::Taken::Nothing) {}

@@ -21,7 +21,7 @@ pub struct Spec {
     pub environment: Vec<(String, String)>,
 }
 
-/// A running `tidings serve`. Dropped, it is killed.
+/// A running `tidings serve` or single role. Dropped, it is killed.
 #[derive(Debug)]
 pub struct Server {
     spec: Spec,
@@ -35,7 +35,15 @@ impl Server {
     /// # Errors
     /// When the process cannot be started.
     pub fn spawn(spec: &Spec, environment: &[(&str, String)]) -> anyhow::Result<Self> {
-        Self::spawn_under(&[], spec, environment)
+        Self::launch(&[], "serve", spec, environment)
+    }
+
+    /// The same for one role, such as `router`.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn spawn_role(role: &str, spec: &Spec) -> anyhow::Result<Self> {
+        Self::launch(&[], role, spec, &[])
     }
 
     /// The same under another program, which must become the process itself.
@@ -44,6 +52,15 @@ impl Server {
     /// When the process cannot be started.
     pub fn spawn_under(
         wrapper: &[&str],
+        spec: &Spec,
+        environment: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
+        Self::launch(wrapper, "serve", spec, environment)
+    }
+
+    fn launch(
+        wrapper: &[&str],
+        role: &str,
         spec: &Spec,
         environment: &[(&str, String)],
     ) -> anyhow::Result<Self> {
@@ -61,7 +78,7 @@ impl Server {
             }
             [] => Command::new(&spec.binary),
         };
-        command.arg("serve").arg("--data").arg(&spec.data);
+        command.arg(role).arg("--data").arg(&spec.data);
         command.arg("--listen").arg(format!("127.0.0.1:{}", spec.port));
         if spec.dev {
             command.arg("--dev");

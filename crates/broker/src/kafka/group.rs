@@ -263,19 +263,8 @@ impl KafkaGroup {
     async fn wait(&mut self) {
         let clock = Arc::clone(&self.shared.clock);
         let wake = self.consumer.as_ref().map(|consumer| Arc::clone(&consumer.wake));
-        let woken = async {
-            match &wake {
-                Some(wake) => wake.notified().await,
-                None => std::future::pending().await,
-            }
-        };
-        let sign = &mut self.sign;
-        let signed = async {
-            match sign {
-                Some(running) => running.await,
-                None => std::future::pending().await,
-            }
-        };
+        let woken = super::or_never(wake.as_ref().map(|wake| wake.notified()));
+        let signed = super::or_never(self.sign.as_mut());
         tokio::select! {
             biased;
             signed = signed => {

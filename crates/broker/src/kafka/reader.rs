@@ -179,24 +179,20 @@ impl KafkaReader {
             }
             let clock = Arc::clone(&self.shared.clock);
             let wake = self.consumer.as_ref().map(|consumer| Arc::clone(&consumer.wake));
-            let woken = async {
-                match &wake {
-                    Some(wake) => wake.notified().await,
-                    None => std::future::pending().await,
-                }
-            };
-            let look = &mut self.look;
-            let looked = async {
-                match look {
-                    Some(running) => running.await,
-                    None => std::future::pending().await,
-                }
-            };
+            let woken = super::or_never(wake.as_ref().map(|wake| wake.notified()));
+            let looked = super::or_never(self.look.as_mut());
             tokio::select! {
                 biased;
                 looked = looked => {
                     self.look = None;
-                    self.looked(looked.unwrap_or_default());
+                    match looked {
+                        Ok(looked) => self.looked(looked),
+                        // What it was to find out is still not known.
+                        Err(error) => {
+                            tracing::error!(%error, "a look at the ends of partitions broke off");
+                            self.doubtful = true;
+                        }
+                    }
                 }
                 () = woken => {}
                 () = clock.sleep(FALLBACK) => {}

@@ -9,5 +9,6 @@ mod ingest;
 mod merchants;
 mod metrics;
 mod new_types;
+mod roles;
 mod stage;
 mod webhooks;

@@ -132,6 +132,12 @@ impl Stage {
         self.ready().await;
     }
 
+    /// One role in place of all.
+    pub(crate) async fn serve_role(&mut self, role: &str) {
+        self.server = Some(Server::spawn_role(role, &self.spec).unwrap());
+        self.ready().await;
+    }
+
     async fn ready(&mut self) {
         self.server.as_mut().unwrap().ready(PATIENCE).await.unwrap();
         let address = self.spec.data.join("address");
