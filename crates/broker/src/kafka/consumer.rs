@@ -88,6 +88,7 @@ pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
     let copy = bytes::Bytes::copy_from_slice;
     let headers: Vec<Header> = message.headers().map_or_else(Vec::new, |headers| {
         let all = headers.iter();
+        // The seam knows no header without a value: it has an empty one.
         all.map(|header| (Arc::from(header.key), copy(header.value.unwrap_or_default()))).collect()
     });
     Record {

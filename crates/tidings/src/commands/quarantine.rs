@@ -26,7 +26,10 @@ pub(crate) fn list(as_json: bool, args: &ClientArgs) -> Result<(), Failure> {
         }
         for item in items.as_array().into_iter().flatten() {
             let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
-            let number = |name: &str| item.get(name).and_then(Value::as_u64).unwrap_or_default();
+            // A place that is not named is no place, least of all 0.
+            let number = |name: &str| {
+                item.get(name).and_then(Value::as_u64).map_or("?".to_owned(), |n| n.to_string())
+            };
             let redriven = item.get("redriven").and_then(Value::as_bool) == Some(true);
             say(format!(
                 "{} {} {}/{}/{} {} {}{}",
