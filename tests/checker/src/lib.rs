@@ -10,7 +10,7 @@ mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use within::{Request, Resent, Told, Within};
+pub use within::{Request, Resent, Told, Took, Within};
 
 /// An event as its producer knows it.
 #[derive(Clone, Debug)]

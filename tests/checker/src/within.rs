@@ -25,6 +25,16 @@ pub struct Told {
     pub at: u64,
     pub attempt: u32,
     pub delivered: bool,
+    /// Which takeover of the slot its writer owned it by.
+    pub took: u64,
+}
+
+/// A takeover that became durable.
+#[derive(Clone, Copy, Debug)]
+pub struct Took {
+    pub at: u64,
+    /// Where it stands: a later owner has a higher one.
+    pub offset: u64,
 }
 
 /// A resend whose record was acknowledged.
@@ -32,7 +42,10 @@ pub struct Told {
 pub struct Resent {
     pub webhook: String,
     pub notification: String,
+    /// When it was acknowledged. It may have been durable, and sent, before.
     pub at: u64,
+    /// Whether an outcome names an attempt of this very run.
+    pub attempted: bool,
 }
 
 /// What the log knows, on the same clock as [`crate::Seen::at`].
@@ -40,7 +53,7 @@ pub struct Resent {
 pub struct Within {
     pub requests: Vec<Request>,
     /// When the slot of each webhook was taken over.
-    pub tooks: BTreeMap<String, Vec<u64>>,
+    pub tooks: BTreeMap<String, Vec<Took>>,
     /// By webhook and notification.
     pub told: BTreeMap<(String, String), Vec<Told>>,
     /// Notifications that were given up after the whole ladder, as history says.
@@ -60,17 +73,31 @@ impl Within {
         let key = (request.webhook.clone(), request.notification.clone());
         let answered = request.answered?;
         let told = self.told.get(&key)?.iter();
-        let mut told = told.filter(|told| told.attempt == request.attempt && told.at >= answered);
+        let mut told = told.filter(|told| {
+            told.attempt == request.attempt
+                && told.at >= answered
+                && !self.is_void(&request.webhook, told)
+        });
         told.next().map(|told| told.at)
+    }
+
+    fn tooks(&self, webhook: &str) -> impl Iterator<Item = &Took> {
+        self.tooks.get(webhook).into_iter().flatten()
+    }
+
+    /// Whether its writer had been taken over when it became durable: of such an
+    /// outcome a takeover uses only `delivered` (design §5).
+    fn is_void(&self, webhook: &str, told: &Told) -> bool {
+        let mut tooks = self.tooks(webhook);
+        !told.delivered && tooks.any(|took| took.offset > told.took && took.at <= told.at)
     }
 
     /// Whether a later owner may not have known what a request came to: one took
     /// over after the request began and before its outcome was durable.
     fn may_be_unknown(&self, request: &Request) -> bool {
         let told = self.told_at(request);
-        let tooks = self.tooks.get(&request.webhook).into_iter().flatten();
-        let mut later = tooks.filter(|took| **took >= request.started);
-        later.any(|took| told.is_none_or(|told| *took <= told))
+        let mut later = self.tooks(&request.webhook).filter(|took| took.at >= request.started);
+        later.any(|took| told.is_none_or(|told| took.at <= told))
     }
 
     /// Whether nobody may know that an endpoint accepted a notification.
@@ -124,7 +151,7 @@ pub(crate) fn check_within(observed: &Observed, within: &Within, verdict: &mut V
         let is_sent = made.any(|request| {
             request.answered.is_none_or(|at| at >= resent.at || within.was_hung(at))
         });
-        if !is_sent && !within.stopped.contains(&resent.webhook) {
+        if !is_sent && !resent.attempted && !within.stopped.contains(&resent.webhook) {
             verdict.add(Wrong::Lost, || {
                 format!(
                     "{} at {} was to be sent again at {} and was not",
@@ -178,13 +205,17 @@ mod tests {
     }
 
     /// Two requests, of which the first one's outcome was durable at 20, and a
-    /// takeover.
+    /// takeover that stands at offset 8.
     fn found(second: Request, took: u64) -> Verdict {
+        let told = Told { at: 20, attempt: 1, delivered: true, took: 3 };
+        with_told(second, told, vec![Took { at: took, offset: 8 }])
+    }
+
+    fn with_told(second: Request, told: Told, tooks: Vec<Took>) -> Verdict {
         let key = ("a".to_owned(), "n1".to_owned());
-        let told = Told { at: 20, attempt: 1, delivered: true };
         let within = Within {
-            requests: vec![request(1, 10, true), second],
-            tooks: BTreeMap::from([("a".to_owned(), vec![took])]),
+            requests: vec![request(1, 10, told.delivered), second],
+            tooks: BTreeMap::from([("a".to_owned(), tooks)]),
             told: BTreeMap::from([(key, vec![told])]),
             ladder_steps: 3,
             ..Within::default()
@@ -203,6 +234,19 @@ mod tests {
         assert_eq!(in_flight.explained_repeats, 1);
         for took in [5, 50] {
             assert_eq!(found(request(1, 100, true), took).count(Wrong::Repeated), 1, "{took}");
+        }
+    }
+
+    #[test]
+    fn a_failure_that_was_told_after_another_took_over_may_be_unknown() {
+        let told = Told { at: 20, attempt: 1, delivered: false, took: 3 };
+        let tooks = |at| vec![Took { at, offset: 8 }, Took { at: 90, offset: 9 }];
+        let void = with_told(request(1, 100, false), told, tooks(12));
+        assert_eq!(void.count(Wrong::Repeated), 0, "{}", void.summary());
+        let own = Told { took: 8, ..told };
+        for (told, at) in [(told, 21), (own, 12), (Told { delivered: true, ..told }, 9)] {
+            let known = with_told(request(1, 100, false), told, tooks(at));
+            assert_eq!(known.count(Wrong::Repeated), 1, "{told:?} {at}");
         }
     }
 
@@ -228,8 +272,9 @@ mod tests {
 
     #[test]
     fn a_resend_needs_a_request_after_it_or_one_that_was_answered_after_it() {
-        let lost = |at| {
-            let resent = Resent { webhook: "a".to_owned(), notification: "n1".to_owned(), at };
+        let lost = |at, attempted| {
+            let (webhook, notification) = ("a".to_owned(), "n1".to_owned());
+            let resent = Resent { webhook, notification, at, attempted };
             let within = Within {
                 requests: vec![request(1, 10, true)],
                 resent: vec![resent],
@@ -237,6 +282,6 @@ mod tests {
             };
             verdict(within).count(Wrong::Lost)
         };
-        assert_eq!((lost(12), lost(16)), (0, 1));
+        assert_eq!((lost(12, false), lost(16, false), lost(16, true)), (0, 1, 0));
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use serde_json::Value;
 use tidings_broker::Record;
-use tidings_checker::{Observed, Reported, Request, Resent, Seen, State, Told, Within};
+use tidings_checker::{Observed, Reported, Request, Resent, Seen, State, Told, Took, Within};
 use tidings_eventlog::{Item, MemoryDisk};
 use tidings_proto::{decode, v1};
 use tidings_signing::slot;
@@ -164,13 +164,14 @@ async fn within(run: &Run, exhausted: BTreeSet<(String, String)>) -> anyhow::Res
             accepted: call.accepted,
         });
     }
-    let mut tooks: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    let mut tooks: BTreeMap<u32, Vec<Took>> = BTreeMap::new();
     for slot in 0..SLOTS {
         for record in all(run, names::SLOTS, slot).await? {
             let value = record.value.clone().unwrap_or_default();
             let decoded: v1::SlotRecord = decode(value)?;
             if matches!(decoded.kind, Some(v1::slot_record::Kind::TookOver(_))) {
-                tooks.entry(slot).or_default().push(since_start(record.timestamp));
+                let took = Took { at: since_start(record.timestamp), offset: record.offset };
+                tooks.entry(slot).or_default().push(took);
             }
         }
     }
@@ -186,6 +187,7 @@ async fn within(run: &Run, exhausted: BTreeSet<(String, String)>) -> anyhow::Res
     for partition in 0..ROUTED_PARTITIONS {
         all(run, names::ROUTED, partition).await?;
     }
+    let mut attempted = BTreeSet::new();
     for partition in 0..OUTCOME_PARTITIONS {
         for record in all(run, names::OUTCOMES, partition).await? {
             let batch: v1::OutcomeBatch = decode(record.value.clone().unwrap_or_default())?;
@@ -205,10 +207,12 @@ async fn within(run: &Run, exhausted: BTreeSet<(String, String)>) -> anyhow::Res
                         | v1::OutcomeKind::Undelivered
                 );
                 if reports && !outcome.code.is_empty() {
+                    attempted.insert((key.1.clone(), outcome.run));
                     within.told.entry(key).or_default().push(Told {
                         at: since_start(record.timestamp),
                         attempt: outcome.attempt,
                         delivered: kind == v1::OutcomeKind::Delivered,
+                        took: batch.took.unwrap_or(0),
                     });
                 }
             }
@@ -222,6 +226,7 @@ async fn within(run: &Run, exhausted: BTreeSet<(String, String)>) -> anyhow::Res
                 webhook: resend.hook.to_owned(),
                 notification: resend.notification.clone(),
                 at: resend.at?,
+                attempted: attempted.contains(&(resend.notification.clone(), resend.run.clone())),
             })
         })
         .collect();

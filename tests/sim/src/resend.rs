@@ -15,6 +15,7 @@ use crate::{plan::HookPlan, world::World};
 pub(crate) struct Resend {
     pub(crate) hook: &'static str,
     pub(crate) notification: String,
+    pub(crate) run: Bytes,
     /// When its record was acknowledged; none if its fate is unknown.
     pub(crate) at: Option<u64>,
 }
@@ -50,8 +51,12 @@ pub(crate) async fn resend(
         number: item.number.unwrap_or(0),
         resends: item.resends + 1,
     };
-    let mut resend =
-        Resend { hook: hook.name, notification: item.notification.to_string(), at: None };
+    let mut resend = Resend {
+        hook: hook.name,
+        notification: item.notification.to_string(),
+        run: record.run.clone(),
+        at: None,
+    };
     let appended = append(world, to, encode(&record)).await;
     world
         .trace
