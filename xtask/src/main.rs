@@ -26,8 +26,11 @@ enum Command {
     Test,
     /// Regenerate crates/proto/src/generated.
     Proto,
-    /// Tidings beside the bare floor; prints a JSON line a run and a table.
+    /// Tidings beside the bare floor, or healthy webhooks beside broken ones; prints a
+    /// JSON line a run and a table.
     Bench {
+        #[arg(value_enum, default_value_t = run::Bench::Floor)]
+        what: run::Bench,
         #[arg(long, default_value_t = 5)]
         runs: usize,
         /// Deliveries of one measurement.
@@ -39,6 +42,15 @@ enum Command {
         /// Measure this binary instead of building the one that is shipped.
         #[arg(long, value_name = "FILE")]
         binary: Option<PathBuf>,
+        /// Isolation: seconds of each half of a pair.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Isolation: events a second to the healthy webhook, and to the others.
+        #[arg(long, default_value_t = 400)]
+        rate: u32,
+        /// Isolation: webhooks in the cases with many.
+        #[arg(long, default_value_t = 1000)]
+        many: usize,
     },
     /// Kill the real binary under load, at random and at every named step.
     Crash {
@@ -93,8 +105,14 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Test => run::test(),
         Command::Proto => run::proto(),
-        Command::Bench { runs, deliveries, only, binary } => {
-            run::bench(runs, deliveries, only, binary)
+        Command::Bench { what, runs, deliveries, only, binary, seconds, rate, many } => {
+            match what {
+                run::Bench::Floor => run::bench(runs, deliveries, only, binary),
+                run::Bench::Isolation => {
+                    let time = std::time::Duration::from_secs(seconds);
+                    run::isolation(runs, time, rate, many, only, binary)
+                }
+            }
         }
         Command::Crash { rounds, seed, sabotage, only } => run::crash(rounds, seed, sabotage, only),
         Command::Memory { queued, rate, seconds } => run::memory(queued, rate, seconds),

@@ -4,7 +4,7 @@
 use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, bail};
-use tidings_e2e::{bench, crash, memory, powercut};
+use tidings_e2e::{bench, crash, isolation, memory, powercut};
 
 use crate::{needs, tidy};
 
@@ -165,6 +165,15 @@ pub(crate) fn memory(queued: u64, rate: u64, seconds: u64) -> anyhow::Result<()>
     if report.is_good() { Ok(()) } else { bail!("not small, not level, or not everything arrived") }
 }
 
+/// What the bench compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Bench {
+    /// Tidings with the bare floor.
+    Floor,
+    /// A healthy webhook alone with the same beside dead, slow and hanging ones.
+    Isolation,
+}
+
 pub(crate) fn bench(
     runs: usize,
     deliveries: u64,
@@ -179,6 +188,24 @@ pub(crate) fn bench(
     })?;
     say(table);
     Ok(())
+}
+
+pub(crate) fn isolation(
+    runs: usize,
+    time: Duration,
+    rate: u32,
+    many: usize,
+    only: Option<String>,
+    given: Option<PathBuf>,
+) -> anyhow::Result<()> {
+    let binary = given.map_or_else(|| binary("dist"), Ok)?;
+    let plan = isolation::Plan { binary, runs, time, rate, many, only };
+    let (table, is_good) = block_on(async {
+        let mut print = |line: String| say(line);
+        isolation::run(&plan, &mut print).await
+    })?;
+    say(table);
+    if is_good { Ok(()) } else { bail!("the healthy webhook is slowed more than allowed") }
 }
 
 pub(crate) fn sim(seeds: u64, seed: Option<u64>, sabotage: Option<&str>) -> anyhow::Result<()> {

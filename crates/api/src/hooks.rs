@@ -162,7 +162,7 @@ fn build(state: &State, input: &HookInput, snapshot: &Snapshot) -> Result<Webhoo
         basic: None,
         signature: HookSignature::None,
         wire_names: input.wire_names,
-        suspended_reason: String::new(),
+        suspension: None,
     };
     Ok(Webhook {
         basic: basic(&input.authentication, None)?,
@@ -197,7 +197,7 @@ fn replace(
         }
         (Some(status), _) => {
             next.status = status;
-            next.suspended_reason.clear();
+            next.suspension = None;
         }
     }
     Ok(next)

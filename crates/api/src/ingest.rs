@@ -117,7 +117,7 @@ pub(crate) async fn append(state: &State, drafts: Vec<Draft>) -> Result<Vec<Plac
     let count = drafts.len();
     for (index, draft) in drafts.into_iter().enumerate() {
         let partitions = partitions(state, &draft.topic).await?;
-        let partition = batch::partition(&draft.order_key, partitions);
+        let partition = tidings_broker::partition_of(&draft.order_key, partitions);
         let to = TopicPartition { topic: draft.topic, partition };
         uids.entry(to.clone()).or_default().push((index, draft.uid));
         let batch =

@@ -173,7 +173,7 @@ fn set(webhook: &mut Webhook, status: WebhookStatus) -> Result<(), ApiError> {
         }
         (WebhookStatus::Active | WebhookStatus::Inactive, _) => {
             webhook.status = status;
-            webhook.suspended_reason.clear();
+            webhook.suspension = None;
         }
     }
     Ok(())

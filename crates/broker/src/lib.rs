@@ -12,6 +12,7 @@
 mod kafka;
 mod local;
 mod metrics;
+mod partitioner;
 mod seam;
 
 pub use kafka::{ConnectError, KafkaBroker, KafkaConfig, KafkaGroup, KafkaReader};
@@ -19,6 +20,7 @@ pub use local::{
     Fault, Faults, FreeSpace, LocalBroker, LocalConfig, LocalGroup, LocalReader, Maintained,
     OpenError, SyncStats,
 };
+pub use partitioner::partition_of;
 pub use seam::{
     AppendBatch, AppendError, Appended, Broker, BrokerError, CommittedPosition, Fetched, Group,
     GroupError, GroupEvent, Header, Liveness, NewRecord, Offsets, PartitionEnds, Position,

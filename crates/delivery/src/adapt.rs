@@ -49,6 +49,11 @@ impl Adaptive {
         self.limit
     }
 
+    /// What answers take at best, once enough of them have come.
+    pub(crate) fn best(&self) -> Option<Duration> {
+        self.best
+    }
+
     /// An attempt ended; the webhook allows `most`.
     pub(crate) fn ended(&mut self, failed: bool, took: Duration, most: usize) {
         self.answers += 1;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tidings_types::{NotificationId, Offset, Partition, RunId, WebhookId};
 
-use crate::{Entry, Health};
+use crate::{Alarm, Entry, Health};
 
 /// Entries in one part: at most about 160 bytes each, so that a part stays under
 /// 256 KiB (design §5).
@@ -33,6 +33,8 @@ pub struct Checkpoint {
     pub urgent_number: u64,
     /// In partition 0 only, as the rest.
     pub health: Health,
+    /// What the operator is told of it.
+    pub alarm: Alarm,
     /// Id and run at `next - 1`, if a good record stood there.
     pub last: Option<(NotificationId, RunId)>,
 }

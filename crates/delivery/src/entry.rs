@@ -126,6 +126,11 @@ impl Report {
         self.attempt.code == AttemptCode::Delivered
     }
 
+    /// Whether the endpoint let the time run out.
+    pub fn is_silence(&self) -> bool {
+        matches!(self.attempt.code, AttemptCode::Timeout | AttemptCode::ConnectTimeout)
+    }
+
     /// Whether it says that the endpoint cannot take as much, and not only that it
     /// refuses what it was sent.
     pub fn is_overloaded(&self) -> bool {

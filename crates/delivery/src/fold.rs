@@ -10,7 +10,7 @@ use std::{
 
 use tidings_types::{Lane, Offset, Partition, Sabotage, WebhookId};
 
-use crate::{Assembler, At, Checkpoint, Entry, FactKind, Folded, Part, TookOrder};
+use crate::{Assembler, At, AttemptFact, Checkpoint, Entry, FactKind, Folded, Part, TookOrder};
 
 /// The last checkpoint of each delivery partition.
 type Checkpoints = BTreeMap<(WebhookId, Partition), Checkpoint>;
@@ -47,8 +47,8 @@ pub struct OutcomeSeen {
     /// Whether it was answered with 429 or 503, with which an endpoint may ask for a
     /// pause.
     pub is_busy: bool,
-    /// Whether it is about an attempt at all.
-    pub is_attempt: bool,
+    /// What the attempt came to that it is about.
+    pub attempt: Option<AttemptFact>,
 }
 
 /// The last mark that counts.
@@ -62,6 +62,8 @@ pub struct MarkSeen {
 #[derive(Debug, Default)]
 pub struct SlotFold {
     sabotage: Sabotage,
+    /// See [`crate::Limits::failing_after`].
+    failing_after: Duration,
     order: TookOrder,
     parts: Assembler,
     /// Checkpoints since the last mark.
@@ -75,8 +77,8 @@ pub struct SlotFold {
 }
 
 impl SlotFold {
-    pub fn new(sabotage: Sabotage) -> Self {
-        Self { sabotage, ..Self::default() }
+    pub fn new(sabotage: Sabotage, failing_after: Duration) -> Self {
+        Self { sabotage, failing_after, ..Self::default() }
     }
 
     /// A record of the slot's partition; `named` is the `took` that it names (its
@@ -148,6 +150,9 @@ impl SlotFold {
         if !stale && seen.entry.totals.number > 0 {
             self.fold_number(seen);
         }
+        if !stale {
+            self.fold_alarm(seen);
+        }
     }
 
     /// The last number that was given in its lane; kept in partition 0.
@@ -164,6 +169,16 @@ impl SlotFold {
         }
     }
 
+    /// What the operator is told, as the owner made it of the same facts; kept in
+    /// partition 0.
+    fn fold_alarm(&mut self, seen: &OutcomeSeen) {
+        let Some(attempt) = seen.attempt else { return };
+        let alarm = &mut self.marked.entry((seen.webhook, 0)).or_default().alarm;
+        if alarm.fold(seen.kind, seen.time, &attempt, self.failing_after) {
+            self.changed.insert((seen.webhook, 0));
+        }
+    }
+
     /// How the webhook has fared, as its owner counted it; kept in partition 0.
     fn fold_health(&mut self, seen: &OutcomeSeen) {
         let of = (seen.webhook, 0);
@@ -174,7 +189,7 @@ impl SlotFold {
                 health.failing_since = None;
                 health.gone.clear();
             }
-            FactKind::AttemptFailed | FactKind::Undelivered(_) if seen.is_attempt => {
+            FactKind::AttemptFailed | FactKind::Undelivered(_) if seen.attempt.is_some() => {
                 health.failed.add(seen.entry.notification);
                 health.failing_since = health.failing_since.or(Some(seen.time));
                 if seen.is_busy {

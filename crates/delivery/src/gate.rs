@@ -10,7 +10,7 @@ use std::time::Duration;
 use tidings_types::{Lane, NotificationId, Timestamp, WebhookStatus};
 
 use crate::{
-    Failed, Pace, Rules, adapt::Adaptive, breaker::Breaker, rate::RateLimit,
+    Failed, Pace, Report, Rules, adapt::Adaptive, breaker::Breaker, rate::RateLimit,
     retry_after::MAX_RETRY_AFTER,
 };
 
@@ -18,6 +18,9 @@ use crate::{
 const UNPROVEN: usize = 2;
 /// In a crowded process one webhook may have so many in flight.
 const CROWDED: usize = 8;
+/// A webhook with requests in flight that answers none of them for so long, and four
+/// times what it takes at best, is silent.
+const SILENCE: Duration = Duration::from_secs(1);
 /// When one asks again that found the process crowded or the suspects' pool full.
 const POOL_IS_FULL: Duration = Duration::from_millis(200);
 
@@ -154,6 +157,50 @@ pub struct Gate {
     /// Whether it has accepted anything, as far as is known.
     is_proven: bool,
     gone: Vec<Timestamp>,
+    /// Since when it has requests in flight and has answered none of them.
+    quiet_since: Option<Timestamp>,
+    /// That was seen to have gone on for too long. It starts nothing more until it
+    /// answers or nothing is in flight, and holds the places of a suspect meanwhile,
+    /// not for a whole timeout those of a healthy one.
+    is_silent: bool,
+}
+
+/// In which condition a webhook is, for operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    NotActive,
+    /// Its breaker is open: it is probed only.
+    Broken,
+    /// It has requests in flight and answers none of them.
+    Silent,
+    /// Its breaker has closed; it starts slowly.
+    Recovering,
+    /// It has not accepted anything yet.
+    Unproven,
+    Healthy,
+}
+
+impl Condition {
+    pub const ALL: [Self; 6] = [
+        Self::NotActive,
+        Self::Broken,
+        Self::Silent,
+        Self::Recovering,
+        Self::Unproven,
+        Self::Healthy,
+    ];
+
+    /// The word in metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotActive => "notActive",
+            Self::Broken => "broken",
+            Self::Silent => "silent",
+            Self::Recovering => "recovering",
+            Self::Unproven => "unproven",
+            Self::Healthy => "healthy",
+        }
+    }
 }
 
 const fn index(lane: Lane) -> usize {
@@ -179,6 +226,8 @@ impl Gate {
             adaptive: Adaptive::default(),
             is_proven: false,
             gone: Vec::new(),
+            quiet_since: None,
+            is_silent: false,
         }
     }
 
@@ -208,6 +257,10 @@ impl Gate {
                 return Verdict::WaitUntil(wake);
             }
         }
+        // One request is kept for the urgent lane here too.
+        if self.is_silent && (lane == Lane::Standard || self.in_flight[index(lane)] > 0) {
+            return Verdict::Full;
+        }
         let process_full = match lane {
             Lane::Standard => room.any == 0,
             Lane::Urgent => room.any + room.urgent == 0,
@@ -227,7 +280,36 @@ impl Gate {
 
     /// Whether its requests count among those of the suspects.
     pub fn is_suspect(&self) -> bool {
-        !self.is_proven || self.breaker.is_suspect()
+        !self.is_proven || self.is_silent || self.breaker.is_suspect()
+    }
+
+    pub fn condition(&self) -> Condition {
+        if self.standing != Standing::Active {
+            Condition::NotActive
+        } else if self.breaker.is_open() {
+            Condition::Broken
+        } else if self.is_silent {
+            Condition::Silent
+        } else if self.breaker.is_suspect() {
+            Condition::Recovering
+        } else if self.is_proven {
+            Condition::Healthy
+        } else {
+            Condition::Unproven
+        }
+    }
+
+    /// When it will be silent unless it answers before.
+    pub fn silent_at(&self) -> Option<Timestamp> {
+        let best = self.adaptive.best().unwrap_or_default();
+        Some(self.quiet_since? + SILENCE + best * 4)
+    }
+
+    /// Looks whether it is silent. Says whether that is new.
+    pub fn listen(&mut self, now: Timestamp) -> bool {
+        let is_news = !self.is_silent && self.silent_at().is_some_and(|at| at <= now);
+        self.is_silent |= is_news;
+        is_news
     }
 
     /// When the next probe of a broken webhook may start.
@@ -278,6 +360,7 @@ impl Gate {
     pub fn started(&mut self, lane: Lane, now: Timestamp) {
         self.rate.take(now);
         self.in_flight[index(lane)] += 1;
+        self.quiet_since.get_or_insert(now);
     }
 
     /// An attempt gives its place back.
@@ -285,13 +368,18 @@ impl Gate {
         let places = &mut self.in_flight[index(lane)];
         debug_assert!(*places > 0, "an attempt gives back a place that it did not take");
         *places = places.saturating_sub(1);
+        if self.in_flight() == 0 {
+            (self.quiet_since, self.is_silent) = (None, false);
+        }
     }
 
-    /// An attempt ended after `took`. `overloaded`: without an answer, or with one that
-    /// says that the endpoint cannot take as much; one that only refuses what it was
-    /// sent can.
-    pub fn ended(&mut self, overloaded: bool, took: Duration) {
-        self.adaptive.ended(overloaded, took, self.max_in_flight);
+    /// An attempt ended. Comes before [`Gate::finished`].
+    pub fn ended(&mut self, report: &Report, now: Timestamp) {
+        let took = report.attempt.duration;
+        self.adaptive.ended(report.is_overloaded(), took, self.max_in_flight);
+        if !report.is_silence() {
+            (self.quiet_since, self.is_silent) = (Some(now), false);
+        }
     }
 
     /// An attempt was accepted: the webhook is well. A pause that the
@@ -342,10 +430,7 @@ impl Gate {
     /// a clean slate, and slowly: its owner has said that it is repaired.
     pub fn set(&mut self, standing: Standing, rules: &Rules, now: Timestamp) {
         if standing == Standing::Active && self.standing != Standing::Active {
-            self.resume();
-            self.breaker.trust(now);
-            self.adaptive = Adaptive::default();
-            self.gone.clear();
+            self.trust(now);
         }
         self.standing = standing;
         self.max_in_flight = rules.max_in_flight.max(1);
@@ -363,6 +448,19 @@ impl Gate {
 
     pub fn in_flight(&self) -> usize {
         self.in_flight.iter().sum()
+    }
+
+    /// Since when it only fails.
+    pub fn failing_since(&self) -> Option<Timestamp> {
+        self.breaker.failing_since()
+    }
+
+    /// Its owner says that it is repaired: it starts with a clean slate, and slowly.
+    pub fn trust(&mut self, now: Timestamp) {
+        self.resume();
+        self.breaker.trust(now);
+        self.adaptive = Adaptive::default();
+        self.gone.clear();
     }
 
     /// What a checkpoint says.
@@ -391,6 +489,8 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use tidings_types::AttemptCode;
+
     use super::*;
 
     const ROOM: Room = Room { any: 100, urgent: 10, suspect: 100, is_crowded: false };
@@ -534,6 +634,58 @@ mod tests {
                 assert_eq!(gate.may_start(&ask(Lane::Urgent, asks, 0, at(9))), Verdict::NotActive);
             }
         }
+    }
+
+    fn report(code: AttemptCode, millis: u64) -> Report {
+        let duration = Duration::from_millis(millis);
+        let attempt = crate::AttemptFact { code, http_status: 0, duration };
+        Report { attempt, retry_after: None }
+    }
+
+    #[test]
+    fn a_webhook_that_answers_nothing_is_a_suspect_long_before_its_timeout() {
+        let mut gate = proven(&rules(64));
+        gate.set_urgent(true);
+        let new = |gate: &Gate, lane, now| gate.may_start(&ask(lane, Asks::New, 0, now));
+        for second in [10, 11] {
+            gate.started(Lane::Standard, at(second));
+            gate.started(Lane::Standard, at(second));
+            assert_eq!(gate.silent_at(), Some(at(second) + SILENCE));
+            gate.ended(&report(AttemptCode::Delivered, 10), at(second + 1));
+            assert!(!gate.listen(at(second + 1)), "it answers");
+            gate.finished(Lane::Standard);
+            gate.finished(Lane::Standard);
+            assert_eq!(gate.silent_at(), None, "nothing is asked");
+        }
+        gate.started(Lane::Standard, at(20));
+        assert_eq!(new(&gate, Lane::Standard, at(21)), Verdict::Go);
+        assert!(gate.listen(at(21)) && !gate.listen(at(21)), "news once");
+        assert!(gate.is_suspect());
+        assert_eq!(gate.condition(), Condition::Silent);
+        assert_eq!(new(&gate, Lane::Standard, at(21)), Verdict::Full);
+        // Its lane is kept for the urgent one all the same.
+        assert_eq!(new(&gate, Lane::Urgent, at(21)), Verdict::Go);
+        gate.started(Lane::Urgent, at(21));
+        assert_eq!(new(&gate, Lane::Urgent, at(21)), Verdict::Full);
+        gate.ended(&report(AttemptCode::Timeout, 15_000), at(35));
+        gate.finished(Lane::Standard);
+        assert!(gate.is_suspect(), "a timeout is no answer");
+        gate.ended(&report(AttemptCode::Http, 14_000), at(35));
+        assert!(!gate.is_suspect());
+        assert_eq!(new(&gate, Lane::Standard, at(35)), Verdict::Go);
+    }
+
+    #[test]
+    fn what_an_endpoint_takes_at_best_is_no_silence() {
+        let mut gate = proven(&rules(64));
+        for _ in 0..16 {
+            gate.started(Lane::Standard, at(10));
+            gate.ended(&report(AttemptCode::Delivered, 2000), at(12));
+            gate.finished(Lane::Standard);
+        }
+        gate.started(Lane::Standard, at(20));
+        assert!(!gate.listen(at(28)));
+        assert!(gate.listen(at(29)));
     }
 
     #[test]

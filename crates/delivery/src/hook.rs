@@ -34,7 +34,8 @@ use tidings_types::{
 };
 
 use crate::{
-    At, Entry, Fact, FactKind, Gate, Process, Proposal, Remembered, Rules, Standing,
+    Alarm, At, Entry, Fact, FactKind, Gate, Notice, Process, Proposal, Remembered, Rules, Standing,
+    Suspended,
     entry::{AttemptFact, Phase},
     order::Order,
     partition::PartitionState,
@@ -91,6 +92,9 @@ pub struct Hook<B> {
     /// After a change to strict order: the urgent lane is drained up to here.
     draining: Option<Offset>,
     proposal: Option<Proposal>,
+    /// What its last failed attempt came to.
+    last_failure: Option<AttemptFact>,
+    alarm: Alarm,
     /// What it has in flight that counts among the suspects of the process.
     suspects: usize,
     /// When the gate wants to be asked again.
@@ -123,6 +127,8 @@ impl<B: Clone> Hook<B> {
             order: Order::default(),
             draining: None,
             proposal: None,
+            last_failure: None,
+            alarm: Alarm::default(),
             suspects: 0,
             wake: None,
             unsent_left: UNSENT_AT_ONCE,
@@ -154,6 +160,7 @@ impl<B: Clone> Hook<B> {
         let comes_back = standing == Standing::Active && self.gate.standing() != Standing::Active;
         self.gate.set(standing, &self.rules, now);
         if comes_back {
+            self.alarm.reactivated();
             self.touch_health();
         }
         self.count_suspects(process);
@@ -185,6 +192,31 @@ impl<B: Clone> Hook<B> {
         self.proposal.take()
     }
 
+    /// Since when it fails and what it failed with last, for a proposal to suspend it.
+    pub fn failing(&self) -> (Option<Timestamp>, String) {
+        let code = self.last_failure.map(|failure| failure.code.text(failure.http_status));
+        (self.gate.failing_since(), code.unwrap_or_default())
+    }
+
+    /// The registry says that the webhook is suspended.
+    pub fn suspended(&mut self, by: &Suspended) {
+        if self.alarm.suspended != Some(by.at) {
+            self.alarm.suspended(by);
+            self.touch_health();
+        }
+    }
+
+    /// What the operator is to be told, oldest first.
+    pub fn untold(&self) -> &[Notice] {
+        &self.alarm.untold
+    }
+
+    /// A notice stands in the log.
+    pub fn told(&mut self, notice: &Notice) {
+        self.alarm.told(notice);
+        self.touch_health();
+    }
+
     /// The facts made since the last call, in order. Each is to be appended to
     /// `tidings.outcomes`, and then given to [`Hook::acknowledged`].
     pub fn facts(&mut self) -> std::vec::Drain<'_, Fact> {
@@ -198,8 +230,8 @@ impl<B: Clone> Hook<B> {
         match self.gate.standing() {
             Standing::Active => {
                 let later = |due: &Timestamp| *due > now;
-                let others = self.wake.into_iter().chain(self.gate.probe_at());
-                first.into_iter().chain(others).filter(later).min()
+                let others = [self.wake, self.gate.probe_at(), self.gate.silent_at()];
+                first.into_iter().chain(others.into_iter().flatten()).filter(later).min()
             }
             Standing::Inactive => first.map(|first| first.max(now + SWEEP)),
             Standing::Suspended | Standing::Deleted => {

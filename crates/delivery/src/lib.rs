@@ -8,6 +8,7 @@
 //! requests and [`Fact`]s into records.
 
 mod adapt;
+mod alarm;
 mod breaker;
 mod checkpoint;
 mod entry;
@@ -24,12 +25,15 @@ mod remembered;
 pub mod retry_after;
 mod rules;
 
+pub use alarm::{Alarm, Notice, NoticeKind, Suspended};
 pub use breaker::{Failed, Pace, TRIPS_AT};
 pub use checkpoint::{Assembler, Checkpoint, Folded, PART_ENTRIES, Part};
 pub use entry::{Arrived, At, AttemptFact, Entry, Fact, FactKind, Report, Totals};
 pub use fence::{Fence, Proof, TookOrder};
 pub use fold::{MarkSeen, OutcomeSeen, SlotEvent, SlotFold};
-pub use gate::{Ask, Asks, Gate, Health, Proposal, Room, Standing, SuspendRules, Verdict};
+pub use gate::{
+    Ask, Asks, Condition, Gate, Health, Proposal, Room, Standing, SuspendRules, Verdict,
+};
 pub use hook::{Attempt, Hook, Reading, Step};
 pub use ladder::{Ladder, LadderError, Ladders, MAX_STEPS, MAX_WAIT};
 pub use order::Queued;

@@ -32,6 +32,9 @@ pub struct Limits {
     /// A body is dropped when its notification waits longer.
     pub keep_body: Duration,
     pub suspend: SuspendRules,
+    /// The operator is told of a webhook that had nothing but failures for so long
+    /// (setting `delivery.failing_after`).
+    pub failing_after: Duration,
     /// How broken webhooks are probed, and repaired ones trusted.
     pub pace: Pace,
     pub sabotage: Sabotage,
@@ -52,6 +55,7 @@ impl Default for Limits {
             kept_bytes_in_process: 64 << 20,
             keep_body: Duration::from_secs(60),
             suspend: SuspendRules::default(),
+            failing_after: Duration::from_secs(300),
             pace: Pace::default(),
             sabotage: Sabotage::None,
         }
@@ -69,6 +73,12 @@ pub struct Counts {
     pub skipped: u64,
     /// Open notifications whose record is gone from the log.
     pub lost: u64,
+    /// Breakers that opened...
+    pub breakers_opened: u64,
+    /// ...and closed.
+    pub breakers_closed: u64,
+    /// Webhooks that fell silent with requests in flight.
+    pub silences: u64,
 }
 
 /// What the webhooks of one process share.

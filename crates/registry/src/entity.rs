@@ -142,8 +142,20 @@ pub struct Webhook {
     /// How many partitions the delivery topic has: 2 once the webhook has wanted
     /// an urgent type.
     pub partitions: u32,
-    /// Why it is suspended; empty if it is not.
-    pub suspended_reason: String,
+    /// Of one that the platform has suspended.
+    pub suspension: Option<Suspension>,
+}
+
+/// Why the platform suspended a webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspension {
+    /// `failing` or `gone`.
+    pub reason: String,
+    pub at: Timestamp,
+    /// Since when it had failed.
+    pub failing_since: Timestamp,
+    /// What its last attempt had come to.
+    pub last_code: String,
 }
 
 impl Webhook {

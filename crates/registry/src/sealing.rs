@@ -16,7 +16,7 @@ use v1::registry_record::State as Proto;
 
 use crate::entity::{
     Basic, CommandRecord, Configuration, CustomHeader, HookSettings, HookSignature, IdKey, Issuer,
-    Merchant, Product, ProgrammeManager, SigningSecret, SourceKey, State, Webhook,
+    Merchant, Product, ProgrammeManager, SigningSecret, SourceKey, State, Suspension, Webhook,
 };
 
 /// A sealed value as it stands in records.
@@ -149,6 +149,7 @@ pub(crate) fn encode(state: &State, entity: &str, ring: &KeyRing, rng: &dyn Rng)
 
 fn encode_webhook(webhook: &Webhook, sealer: &Sealer<'_>) -> v1::Webhook {
     let settings = &webhook.settings;
+    let suspension = webhook.suspension.as_ref();
     v1::Webhook {
         id: Bytes::copy_from_slice(webhook.id.as_bytes()),
         owner: Some(match &webhook.owner {
@@ -220,7 +221,10 @@ fn encode_webhook(webhook: &Webhook, sealer: &Sealer<'_>) -> v1::Webhook {
         endpoint_sign_in: Bytes::new(),
         tls_identity: Bytes::new(),
         partitions: webhook.partitions,
-        suspended_reason: webhook.suspended_reason.clone(),
+        suspended_reason: suspension.map(|it| it.reason.clone()).unwrap_or_default(),
+        suspended_at: suspension.map_or(0, |it| it.at.as_millis()),
+        suspended_failing_since: suspension.map_or(0, |it| it.failing_since.as_millis()),
+        suspended_last_code: suspension.map(|it| it.last_code.clone()).unwrap_or_default(),
     }
 }
 
@@ -381,7 +385,12 @@ fn decode_webhook(
         signature,
         wire_names: proto.wire_names,
         partitions: proto.partitions.max(1),
-        suspended_reason: proto.suspended_reason.clone(),
+        suspension: (!proto.suspended_reason.is_empty()).then(|| Suspension {
+            reason: proto.suspended_reason.clone(),
+            at: Timestamp::from_millis(proto.suspended_at),
+            failing_since: Timestamp::from_millis(proto.suspended_failing_since),
+            last_code: proto.suspended_last_code.clone(),
+        }),
     })
 }
 

@@ -4,6 +4,7 @@
 use std::{fmt, sync::Arc};
 
 use tidings_broker::Broker;
+use tidings_delivery::Suspended;
 use tidings_egress::{AttemptReport, Egress, Request};
 use tidings_signing::KeyBook;
 use tidings_types::{BoxFuture, Clock, Rng, Sabotage, Slot, WebhookId};
@@ -22,12 +23,13 @@ pub trait Webhooks: Send + Sync + fmt::Debug + 'static {
     /// The webhooks of a slot, deleted ones until their topic is gone too.
     fn in_slot(&self, slot: Slot) -> Vec<Arc<Webhook>>;
 
-    /// Proposes to suspend a webhook that is at `version`.
+    /// Proposes to suspend a webhook that is at `version`; `why` stands in the registry
+    /// from then on.
     fn suspend(
         &self,
         webhook: WebhookId,
         version: u64,
-        reason: &'static str,
+        why: Suspended,
     ) -> BoxFuture<'static, Result<(), WebhooksError>>;
 
     /// Says that a deleted webhook's topic is gone.

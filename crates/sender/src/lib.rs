@@ -10,6 +10,7 @@ mod bodies;
 mod config;
 mod deps;
 mod metrics;
+mod notice;
 mod outbox;
 mod readers;
 mod records;

@@ -5,11 +5,18 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use tidings_delivery::Condition;
 
 /// A lane as a label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct LaneLabel {
     lane: &'static str,
+}
+
+/// In which condition a webhook is, as a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StateLabel {
+    state: &'static str,
 }
 
 /// What a fact says, as a label.
@@ -25,8 +32,20 @@ pub struct Metrics {
     oldest_unfinished: Family<LaneLabel, Gauge>,
     /// Attempts in flight, by lane
     in_flight: Family<LaneLabel, Gauge>,
+    /// Webhooks of this process, by what their breaker and their answers say of them
+    webhooks: Family<StateLabel, Gauge>,
+    /// Attempts in flight of webhooks that fail, come back, are silent or are unproven
+    pub(crate) suspects: Gauge,
+    /// Circuit breakers that opened
+    pub(crate) breakers_opened: Counter,
+    /// Circuit breakers that a success closed
+    pub(crate) breakers_closed: Counter,
+    /// Webhooks that fell silent with requests in flight
+    pub(crate) silences: Counter,
     /// Facts acknowledged in tidings.outcomes, by kind
     outcomes: Family<KindLabel, Counter>,
+    /// Operational events in tidings.events.ops, by kind
+    notices: Family<KindLabel, Counter>,
     /// Attempts started
     pub(crate) attempts: Counter,
     /// Records dropped because their notification and run were taken up already
@@ -69,9 +88,39 @@ impl Metrics {
             m.in_flight.clone(),
         );
         registry.register(
+            "tidings_sender_webhooks",
+            "Webhooks of this process, by what their breaker and their answers say of them",
+            m.webhooks.clone(),
+        );
+        registry.register(
+            "tidings_sender_suspect_attempts",
+            "Attempts in flight of webhooks that fail, come back, are silent or are unproven",
+            m.suspects.clone(),
+        );
+        registry.register(
+            "tidings_sender_breakers_opened",
+            "Circuit breakers that opened",
+            m.breakers_opened.clone(),
+        );
+        registry.register(
+            "tidings_sender_breakers_closed",
+            "Circuit breakers that a success closed",
+            m.breakers_closed.clone(),
+        );
+        registry.register(
+            "tidings_sender_silences",
+            "Webhooks that fell silent with requests in flight",
+            m.silences.clone(),
+        );
+        registry.register(
             "tidings_sender_outcomes",
             "Facts acknowledged in tidings.outcomes, by kind",
             m.outcomes.clone(),
+        );
+        registry.register(
+            "tidings_sender_notices",
+            "Operational events in tidings.events.ops, by kind",
+            m.notices.clone(),
         );
         registry.register("tidings_sender_attempts", "Attempts started", m.attempts.clone());
         registry.register(
@@ -129,9 +178,19 @@ impl Metrics {
         self.outcomes.get_or_create(&KindLabel { kind }).inc_by(count);
     }
 
+    pub(crate) fn noticed(&self, kind: &'static str) {
+        self.notices.get_or_create(&KindLabel { kind }).inc();
+    }
+
     pub(crate) fn set_oldest(&self, lane: &'static str, seconds: u64) {
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         self.oldest_unfinished.get_or_create(&LaneLabel { lane }).set(seconds);
+    }
+
+    pub(crate) fn set_webhooks(&self, counts: impl IntoIterator<Item = (Condition, i64)>) {
+        for (condition, count) in counts {
+            self.webhooks.get_or_create(&StateLabel { state: condition.as_str() }).set(count);
+        }
     }
 
     pub(crate) fn set_in_flight(&self, lane: &'static str, count: usize) {

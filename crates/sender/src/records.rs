@@ -1,12 +1,12 @@
 //! Between the records of the topics and the words of `tidings-delivery`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tidings_broker::{NewRecord, Record};
 use tidings_delivery::{
-    Arrived, At, Checkpoint, Entry, Fact, FactKind, Folded, Health, OutcomeSeen, Part, Queued,
-    SlotEvent, Totals,
+    Alarm, Arrived, At, AttemptFact, Checkpoint, Entry, Fact, FactKind, Folded, Health, Notice,
+    NoticeKind, OutcomeSeen, Part, Queued, SlotEvent, Totals,
 };
 use tidings_proto::{decode, encode, format_header, v1};
 use tidings_signing::sha256;
@@ -227,7 +227,17 @@ fn seen(outcome: &v1::Outcome, took: Offset) -> Option<OutcomeSeen> {
         time: Timestamp::from_millis(outcome.time),
         gone: outcome.http_status == 410 && outcome.code == AttemptCode::Http.text(410),
         is_busy: matches!(outcome.http_status, 429 | 503),
-        is_attempt: !outcome.code.is_empty(),
+        attempt: attempt_seen(outcome),
+    })
+}
+
+/// What an attempt came to, if the outcome is about one. A code of a later release
+/// counts as an answer.
+fn attempt_seen(outcome: &v1::Outcome) -> Option<AttemptFact> {
+    (!outcome.code.is_empty()).then(|| AttemptFact {
+        code: AttemptCode::from_text(&outcome.code).unwrap_or(AttemptCode::Http),
+        http_status: u16::try_from(outcome.http_status).unwrap_or(0),
+        duration: Duration::from_millis(outcome.duration_ms.into()),
     })
 }
 
@@ -278,12 +288,47 @@ pub(crate) fn checkpoint_record(slot: Slot, took: Offset, part: &Part) -> NewRec
             .map(|id| Bytes::copy_from_slice(id.as_bytes()))
             .collect(),
         paused_until: millis(share.health.paused_until),
+        alarm: (part.partition == 0).then(|| alarm(&share.alarm)),
     };
     slot_record(slot, took, v1::slot_record::Kind::Checkpoint(checkpoint))
 }
 
 fn slot_record(slot: Slot, took: Offset, kind: v1::slot_record::Kind) -> NewRecord {
     new_record(slot_key(slot), encode(&v1::SlotRecord { took, kind: Some(kind) }))
+}
+
+fn alarm(alarm: &Alarm) -> v1::Alarm {
+    let notice = |notice: &Notice| v1::Notice {
+        kind: notice.kind.as_str().to_owned(),
+        since: millis(notice.since),
+        at: millis(notice.at),
+        code: notice.code.clone(),
+        reason: notice.reason.clone(),
+    };
+    v1::Alarm {
+        since: alarm.since.map_or(0, millis),
+        raised: alarm.raised.map_or(0, millis),
+        suspended: alarm.suspended.map_or(0, millis),
+        untold: alarm.untold.iter().map(notice).collect(),
+    }
+}
+
+fn alarm_of(alarm: &v1::Alarm) -> Alarm {
+    let notice = |notice: &v1::Notice| {
+        Some(Notice {
+            kind: NoticeKind::from_name(&notice.kind)?,
+            since: Timestamp::from_millis(notice.since),
+            at: Timestamp::from_millis(notice.at),
+            code: notice.code.clone(),
+            reason: notice.reason.clone(),
+        })
+    };
+    Alarm {
+        since: optional(alarm.since),
+        raised: optional(alarm.raised),
+        suspended: optional(alarm.suspended),
+        untold: alarm.untold.iter().filter_map(notice).collect(),
+    }
 }
 
 fn open_entry(entry: &Entry) -> v1::OpenEntry {
@@ -378,6 +423,7 @@ fn part_of(checkpoint: &v1::Checkpoint) -> Option<Part> {
                 paused_until: Timestamp::from_millis(checkpoint.paused_until),
             },
             last,
+            alarm: checkpoint.alarm.as_ref().map(alarm_of).unwrap_or_default(),
         },
     })
 }

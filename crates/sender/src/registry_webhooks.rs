@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 use parking_lot::Mutex;
-use tidings_delivery::Standing;
+use tidings_delivery::{Standing, Suspended};
 use tidings_egress::{Policy, Target};
 use tidings_registry::{
     Change, EntityKey, HookSignature, KeysTopic, ProposeError, Registry, Snapshot, State,
-    TombStone, Webhook as Registered, wire_name,
+    Suspension, TombStone, Webhook as Registered, wire_name,
 };
 use tidings_types::{
     BoxFuture, HookOwner, Ordering, Scope, Slot, StuckKey, WebhookId, WebhookStatus,
@@ -78,6 +78,7 @@ impl RegistryWebhooks {
             id: registered.id,
             version: registered.version,
             standing: registered.status.into(),
+            suspended: registered.suspension.as_ref().map(suspended),
             deleted: None,
             owner: owner(&registered.owner),
             target: Target::parse(&registered.url, &config.policy).ok().map(Arc::new),
@@ -91,6 +92,15 @@ impl RegistryWebhooks {
             partitions: registered.partitions,
             signing: signing(snapshot, registered),
         }
+    }
+}
+
+fn suspended(suspension: &Suspension) -> Suspended {
+    Suspended {
+        at: suspension.at,
+        since: suspension.failing_since,
+        code: suspension.last_code.clone(),
+        reason: suspension.reason.clone(),
     }
 }
 
@@ -135,6 +145,7 @@ fn deleted(id: WebhookId, stone: &TombStone) -> Webhook {
         id,
         version: stone.version,
         standing: Standing::Deleted,
+        suspended: None,
         deleted: Some(stone.deleted),
         owner: Owner::Operator,
         target: None,
@@ -201,7 +212,7 @@ impl Webhooks for RegistryWebhooks {
         &self,
         webhook: WebhookId,
         version: u64,
-        reason: &'static str,
+        why: Suspended,
     ) -> BoxFuture<'static, Result<(), WebhooksError>> {
         let shared = Arc::clone(&self.0);
         Box::pin(async move {
@@ -212,7 +223,12 @@ impl Webhooks for RegistryWebhooks {
             }
             let mut state = registered.as_ref().clone();
             state.status = WebhookStatus::Suspended;
-            reason.clone_into(&mut state.suspended_reason);
+            state.suspension = Some(Suspension {
+                reason: why.reason,
+                at: why.at,
+                failing_since: why.since,
+                last_code: why.code,
+            });
             let claims = snapshot.names_of(&EntityKey::new("webhook", webhook)).to_vec();
             let state = State::Webhook(Box::new(state));
             propose(&shared.registry, webhook, version, claims, state).await

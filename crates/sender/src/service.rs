@@ -26,6 +26,7 @@
 
 mod attempts;
 mod flush;
+mod notices;
 mod ownership;
 mod reading;
 mod registry;
@@ -138,6 +139,10 @@ struct Running {
         Vec<tidings_delivery::Part>,
     >,
     takeover: Option<BoxFuture<'static, Takeover>>,
+    /// Webhooks that have something to tell operators.
+    untold: std::collections::BTreeSet<crate::table::RowKey>,
+    telling: Option<BoxFuture<'static, notices::Told>>,
+    next_telling: Instant,
 }
 
 /// What woke the loop.
@@ -147,6 +152,7 @@ enum Woke {
     Flushed(Vec<Appended>),
     Written(Vec<Done>),
     Takeover(Takeover),
+    Told(notices::Told),
     Fetched(Vec<tidings_broker::Fetched>),
     Finished(Finished),
     Loaded(Loaded),
@@ -200,6 +206,9 @@ impl Running {
             cuts: Vec::new(),
             mixed: std::collections::BTreeMap::new(),
             takeover: None,
+            untold: std::collections::BTreeSet::new(),
+            telling: None,
+            next_telling: now,
             config,
             deps,
         }
@@ -273,6 +282,7 @@ impl Running {
             results = optional(&mut self.flush) => Woke::Flushed(results),
             written = optional(&mut self.write) => Woke::Written(written),
             takeover = optional(&mut self.takeover) => Woke::Takeover(takeover),
+            told = optional(&mut self.telling) => Woke::Told(told),
             fetched = self.readers.poll(self.config.fetch_bytes) => Woke::Fetched(fetched),
             Some(finished) = self.attempts.next() => Woke::Finished(finished),
             Some(loaded) = self.loads.next() => Woke::Loaded(loaded),
@@ -289,6 +299,7 @@ impl Running {
             Woke::Flushed(results) => self.flushed(results),
             Woke::Written(written) => self.written(written),
             Woke::Takeover(takeover) => self.taken_over(takeover),
+            Woke::Told(told) => self.told(told),
             Woke::Fetched(fetched) => self.fetched(fetched),
             Woke::Finished(finished) => self.finished(finished),
             Woke::Loaded(loaded) => self.loaded(loaded),

@@ -68,7 +68,7 @@ pub(crate) async fn take(deps: &Deps, config: &Config, slots: Vec<Slot>) -> Take
     }
     let mut folding = Vec::new();
     for (slot, took) in append_took(deps, slots, &mut takeover).await {
-        match read_slot(deps, slot, took).await {
+        match read_slot(deps, config, slot, took).await {
             Ok(read) => folding.push(read),
             Err(error) => {
                 tracing::warn!(slot = slot.0, %error, "a slot's log could not be read");
@@ -115,10 +115,16 @@ async fn append_took(
 }
 
 /// Reads a slot's partition from its start up to one's own `took`.
-async fn read_slot(deps: &Deps, slot: Slot, took: Offset) -> Result<Folding, ReadError> {
+async fn read_slot(
+    deps: &Deps,
+    config: &Config,
+    slot: Slot,
+    took: Offset,
+) -> Result<Folding, ReadError> {
+    let failing_after = config.limits.failing_after;
     let partition = slot_partition(slot);
     let mut next = deps.broker.ends(&partition).await?.first;
-    let mut fold = SlotFold::new(deps.sabotage);
+    let mut fold = SlotFold::new(deps.sabotage, failing_after);
     let mut log_bytes = 0;
     let mut took_at = deps.clock.now();
     while next <= took {
@@ -127,7 +133,7 @@ async fn read_slot(deps: &Deps, slot: Slot, took: Offset) -> Result<Folding, Rea
             // Trimmed meanwhile: from the new start, with nothing of before.
             Err(ReadError::Trimmed { first, .. }) if first <= took => {
                 next = first;
-                fold = SlotFold::new(deps.sabotage);
+                fold = SlotFold::new(deps.sabotage, failing_after);
                 log_bytes = 0;
                 continue;
             }

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use tidings_delivery::{Ladders, Rules, Standing};
+use tidings_delivery::{Ladders, Rules, Standing, Suspended};
 use tidings_egress::Target;
 use tidings_proto::v1;
 use tidings_signing::{AsymmetricKey, Secret, WebhookSecret};
@@ -20,6 +20,16 @@ pub enum Owner {
 }
 
 impl Owner {
+    /// The name of it that operators read: `pm:20`, `issuer:7001`, `m:m_9f2` or `ops`.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Issuer(id) => format!("issuer:{id}"),
+            Self::ProgrammeManager(id) => format!("pm:{id}"),
+            Self::Merchant(key) => format!("m:{key}"),
+            Self::Operator => "ops".to_owned(),
+        }
+    }
+
     /// Whether a delivery record belongs to this owner. The last check before a
     /// request is made: no tenant ever receives another's notification (I4).
     pub fn may_receive(&self, record: &v1::DeliveryRecord) -> bool {
@@ -71,6 +81,8 @@ pub struct Webhook {
     /// The registry's version of it.
     pub version: u64,
     pub standing: Standing,
+    /// Of one that the platform has suspended.
+    pub suspended: Option<Suspended>,
     /// When it was deleted.
     pub deleted: Option<Timestamp>,
     pub owner: Owner,

@@ -82,6 +82,7 @@ pub(crate) struct DeliverySettings {
     pub(crate) max_open: usize,
     pub(crate) remembered: usize,
     pub(crate) suspend_after: Duration,
+    pub(crate) failing_after: Duration,
     pub(crate) gone_count: u32,
     pub(crate) gone_gap: Duration,
 }

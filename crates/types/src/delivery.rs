@@ -155,6 +155,11 @@ named! {
 }
 
 impl AttemptCode {
+    /// Reads what [`AttemptCode::text`] writes.
+    pub fn from_text(text: &str) -> Option<Self> {
+        if text.starts_with("HTTP_") { Some(Self::Http) } else { Self::from_name(text) }
+    }
+
     /// The code as clients see it: `HTTP_503` where the endpoint answered.
     pub fn text(self, http_status: u16) -> String {
         match self {

@@ -212,7 +212,7 @@ async fn latency_case(
     Ok(format!("| {rate:.0}/s | {:.2} | {:.2} |", median(&mut p50), median(&mut p99)))
 }
 
-fn median(values: &mut [f64]) -> f64 {
+pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
@@ -288,7 +288,7 @@ async fn start(binary: &Path, fan_out: u64) -> anyhow::Result<Bench> {
     Ok(Bench { _directory: directory, server, receiver, world })
 }
 
-fn bench_event(marker: &str, sent_us: u64) -> String {
+pub(crate) fn bench_event(marker: &str, sent_us: u64) -> String {
     let head = format!("{{\"publicToken\":\"{marker}\",\"sentUs\":\"{sent_us}\",\"fill\":\"");
     let fill = BODY.saturating_sub(head.len() + 2);
     event(20, 108, marker, &format!("{head}{}\"}}", "x".repeat(fill)))
@@ -421,17 +421,38 @@ async fn throughput(binary: &Path, case: Case, deliveries: u64) -> anyhow::Resul
 /// p50 and p99 in milliseconds from the publishing of a single event to its arrival.
 async fn latency(binary: &Path, per_second: f64) -> anyhow::Result<(f64, f64)> {
     let bench = start(binary, 1).await?;
-    let base = bench.server.base();
+    let receiver = Arc::new(bench.receiver);
     let time = Duration::from_secs(5);
+    let base = bench.server.base();
+    let published = steady(&base, &bench.world.admin, &receiver, per_second, time).await?;
+    wait_for("all deliveries to arrive", PATIENCE, async || {
+        Ok((receiver.count() >= published).then_some(()))
+    })
+    .await?;
+    let latencies = receiver.latencies_us();
+    anyhow::ensure!(!latencies.is_empty(), "nothing arrived of {published}");
+    Ok((at(&latencies, 0.5), at(&latencies, 0.99)))
+}
+
+/// Publishes single events evenly for `time`, each with the time at which it was due
+/// on `receiver`'s clock; gives how many.
+pub(crate) async fn steady(
+    base: &str,
+    admin: &str,
+    receiver: &Arc<Receiver>,
+    per_second: f64,
+    time: Duration,
+) -> anyhow::Result<u64> {
     let total = (per_second * time.as_secs_f64()).round();
     let lanes: u32 = if per_second > 500.0 { 32 } else { 4 };
     let mut tasks = JoinSet::new();
-    let receiver = Arc::new(bench.receiver);
     for lane in 0..lanes {
-        let client = Client::new(&base, &bench.world.admin)?;
-        let receiver = Arc::clone(&receiver);
+        let client = Client::new(base, admin)?;
+        let receiver = Arc::clone(receiver);
         let gap = Duration::from_secs_f64(f64::from(lanes) / per_second);
         let offset = gap.mul_f64(f64::from(lane) / f64::from(lanes));
+        // Another one each time: the same event again is no new one.
+        let marker = format!("l{}-{lane}", receiver.now_us());
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -447,7 +468,7 @@ async fn latency(binary: &Path, per_second: f64) -> anyhow::Result<(f64, f64)> {
                 let late = due.elapsed().saturating_sub(TIMER_GRAIN);
                 let late = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
                 let sent = receiver.now_us().saturating_sub(late);
-                let body = bench_event(&format!("l{lane}-{number}"), sent);
+                let body = bench_event(&format!("{marker}-{number}"), sent);
                 let headers = [("content-type", "application/json")];
                 client
                     .send("POST", "/ingest/v1/events", &headers, Bytes::from(body))
@@ -461,23 +482,19 @@ async fn latency(binary: &Path, per_second: f64) -> anyhow::Result<(f64, f64)> {
     while let Some(ended) = tasks.join_next().await {
         published += ended??;
     }
-    wait_for("all deliveries to arrive", PATIENCE, async || {
-        Ok((receiver.count() >= published).then_some(()))
-    })
-    .await?;
-    let latencies = receiver.latencies_us();
-    let at = |share: f64| {
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "figures for people"
-        )]
-        let value = latencies
-            .get(((latencies.len() as f64 - 1.0) * share) as usize)
-            .map_or(0.0, |micros| *micros as f64 / 1000.0);
-        value
-    };
-    anyhow::ensure!(!latencies.is_empty(), "nothing arrived of {published}");
-    Ok((at(0.5), at(0.99)))
+    Ok(published)
+}
+
+/// The millisecond at this share of sorted latencies.
+pub(crate) fn at(latencies_us: &[u64], share: f64) -> f64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "figures for people"
+    )]
+    let value = latencies_us
+        .get(((latencies_us.len() as f64 - 1.0) * share) as usize)
+        .map_or(0.0, |micros| *micros as f64 / 1000.0);
+    value
 }

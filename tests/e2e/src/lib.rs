@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod crash;
 pub mod http;
+pub mod isolation;
 pub mod load;
 pub mod memory;
 pub mod observe;

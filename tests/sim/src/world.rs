@@ -246,7 +246,7 @@ fn webhook(hook: &HookPlan) -> Webhook {
         signature: HookSignature::None,
         wire_names: false,
         partitions: hook.partitions,
-        suspended_reason: String::new(),
+        suspension: None,
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) async fn write(state: &State, request: &Request) -> Result<Answer, Ap
     let mut batches: BTreeMap<u32, (Vec<usize>, Vec<NewRecord>)> = BTreeMap::new();
     for (index, line) in lines.iter().enumerate() {
         let key = order_key(state, line);
-        let partition = batch::partition(key.as_deref().unwrap_or(line), partitions);
+        let partition = tidings_broker::partition_of(key.as_deref().unwrap_or(line), partitions);
         let (indices, records) = batches.entry(partition).or_default();
         indices.push(index);
         records.push(NewRecord {

@@ -77,7 +77,7 @@ fn build(call: &Call<'_>, input: &WebhookInput, snapshot: &Snapshot) -> Result<W
         basic: None,
         signature: HookSignature::None,
         wire_names: false,
-        suspended_reason: String::new(),
+        suspension: None,
     };
     ensure_asymmetric(state, &mut webhook);
     Ok(webhook)

@@ -108,12 +108,14 @@ impl<B: Clone> Hook<B> {
         let (entry, joined, deadline) = (open.entry, open.joined, open.deadline);
         open.joined = false;
         let is_early = std::mem::take(&mut open.is_early);
-        self.gate.ended(report.is_overloaded(), report.attempt.duration);
+        let was_broken = self.gate.is_broken();
+        self.gate.ended(report, now);
         self.free_place(entry.lane, process);
         let mut totals = entry.totals;
         totals.attempts = totals.attempts.saturating_add(1);
         if report.is_delivered() {
             self.gate.succeeded(now);
+            process.counts.breakers_closed += u64::from(was_broken);
             self.count_suspects(process);
             self.end_attempt(at, FactKind::Delivered, totals, report, now, process);
             return;
@@ -124,12 +126,14 @@ impl<B: Clone> Hook<B> {
         if let Some(asked) = report.retry_after {
             self.gate.pause(now, asked);
         }
+        self.last_failure = Some(report.attempt);
         let gone = report.attempt.http_status == 410;
         if gone {
             self.proposal = self.gate.gone(now, &process.limits.suspend).or(self.proposal);
         }
         let failed = self.gate.failed(entry.notification, now, &process.limits.suspend);
         self.proposal = failed.or(self.proposal);
+        process.counts.breakers_opened += u64::from(!was_broken && self.gate.is_broken());
         self.count_suspects(process);
         if joined {
             totals = Totals { ladder_step: 0, first_attempt: Timestamp::ZERO, due: now, ..totals };
@@ -224,6 +228,9 @@ impl<B: Clone> Hook<B> {
         process: &mut Process,
     ) {
         process.facts = process.facts.saturating_sub(1);
+        if let Some(attempt) = &fact.attempt {
+            self.alarm.fold(fact.kind, fact.time, attempt, process.limits.failing_after);
+        }
         let at = fact.entry.at;
         let Some(state) = self.lane_mut(at.partition) else { return };
         let Some(open) = state.open.get_mut(&at.offset) else { return };

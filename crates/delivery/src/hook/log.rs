@@ -6,7 +6,7 @@ use tidings_types::{
 
 use super::{BOTH, Hook, index};
 use crate::{
-    At, Checkpoint, Process, Totals,
+    At, Checkpoint, Process, Standing, Totals,
     entry::{Open, Phase},
     partition::PartitionState,
     retry_after::MAX_RETRY_AFTER,
@@ -34,6 +34,12 @@ impl<B: Clone> Hook<B> {
         if partition == 0 {
             self.gate.set_pace(process.limits.pace);
             self.gate.restore(&checkpoint.health, now);
+            self.alarm = checkpoint.alarm.clone();
+            if self.gate.standing() == Standing::Active && self.alarm.suspended.is_some() {
+                // It was activated while nobody owned it.
+                self.alarm.reactivated();
+                self.gate.trust(now);
+            }
         }
         self.order.restore(checkpoint.standard_number, checkpoint.urgent_number);
         let lane = Lane::from_partition(partition);
@@ -137,6 +143,7 @@ impl<B: Clone> Hook<B> {
         sabotage: Sabotage,
     ) -> Option<(Checkpoint, Offset)> {
         let (health, numbers) = (self.gate.health(), self.order.numbers());
+        let alarm = (partition == 0).then(|| self.alarm.clone()).unwrap_or_default();
         let state = self.lane_mut(partition)?;
         state.changed = false;
         let folded = if sabotage.is(Sabotage::NoFoldedInCheckpoint) {
@@ -149,6 +156,7 @@ impl<B: Clone> Hook<B> {
             open: state.open.values().map(|open| open.entry).collect(),
             folded,
             last: state.last,
+            alarm,
             ..Checkpoint::default()
         };
         if partition == 0 {

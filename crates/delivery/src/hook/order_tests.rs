@@ -157,7 +157,7 @@ impl Run {
     }
 
     fn take_over(&mut self) {
-        let mut fold = SlotFold::new(Sabotage::None);
+        let mut fold = SlotFold::new(Sabotage::None, Duration::from_secs(300));
         fold.slot_record(0, 0, SlotEvent::Took);
         for (partition, checkpoint) in (0..).zip(self.checkpoints.clone()) {
             for part in checkpoint.into_parts(ID, partition, 1, 3) {
@@ -169,10 +169,10 @@ impl Run {
             let mut entry = fact.entry;
             entry.queue = None; // An outcome does not tell it.
             let (kind, time) = (fact.kind, fact.time);
-            let is_attempt = fact.attempt.is_some();
+            let attempt = fact.attempt;
             let (gone, is_busy, took) = (false, false, 0);
             let webhook = ID;
-            let seen = OutcomeSeen { webhook, entry, kind, took, time, gone, is_busy, is_attempt };
+            let seen = OutcomeSeen { webhook, entry, kind, took, time, gone, is_busy, attempt };
             fold.outcome(&seen);
         }
         let (checkpoints, _) = fold.finish();

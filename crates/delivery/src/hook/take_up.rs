@@ -92,6 +92,10 @@ impl<B: Clone> Hook<B> {
         }
         self.wake = None;
         self.gate.set_pace(process.limits.pace);
+        if self.gate.listen(now) {
+            process.counts.silences += 1;
+            self.count_suspects(process);
+        }
         for lane in BOTH {
             match self.next_in(lane, now, process) {
                 Step::Idle => {}

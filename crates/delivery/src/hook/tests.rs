@@ -8,6 +8,9 @@ use tidings_types::{AttemptCode, Sabotage};
 use super::*;
 use crate::{Arrived, Checkpoint, Ladder, Limits, OutcomeSeen, Report, SlotEvent, SlotFold};
 
+/// Told of a webhook that failed for so long.
+const FAILING: Duration = Duration::from_millis(10);
+
 fn hook() -> (Hook<u32>, Process) {
     let ladder = Ladder::new([0, 10, 10, 10].map(Duration::from_millis).to_vec()).unwrap();
     let id = WebhookId::from_bytes([1; 16]);
@@ -15,7 +18,14 @@ fn hook() -> (Hook<u32>, Process) {
     hook.add_partition(0, 0);
     // It has accepted something before.
     hook.gate.succeeded(Timestamp::ZERO);
-    (hook, Process::new(Limits { pace: crate::Pace::quick(), ..Limits::default() }))
+    (
+        hook,
+        Process::new(Limits {
+            pace: crate::Pace::quick(),
+            failing_after: FAILING,
+            ..Limits::default()
+        }),
+    )
 }
 
 fn arrived(offset: u64, n: u8, run: u8) -> Arrived<u32> {
@@ -267,7 +277,7 @@ impl Run {
 
     fn take_over(&mut self) {
         self.takeovers += 1;
-        let mut fold = SlotFold::new(Sabotage::None);
+        let mut fold = SlotFold::new(Sabotage::None, FAILING);
         fold.slot_record(0, 0, SlotEvent::Took);
         let id = self.hook.id();
         for part in self.checkpoint.clone().into_parts(id, 0, 1, 3) {
@@ -282,13 +292,14 @@ impl Run {
             time: fact.time,
             gone: false,
             is_busy: false,
-            is_attempt: fact.attempt.is_some(),
+            attempt: fact.attempt,
         };
         for fact in &self.outcomes[self.mark..] {
             fold.outcome(&seen(fact));
         }
         let (checkpoints, _) = fold.finish();
         let state = checkpoints.get(&(id, 0)).cloned().unwrap_or_default();
+        assert_eq!(state.alarm, self.hook.alarm, "whoever takes over tells the same");
         let (mut fresh, process) = hook();
         self.process = process;
         fresh.restore(0, &state, now(self.time), &mut self.process);
@@ -414,4 +425,37 @@ fn a_notification_that_is_always_refused_does_not_hold_up_new_ones() {
         );
         acknowledge(&mut hook, &mut process, time);
     }
+}
+
+#[test]
+fn the_places_of_a_silent_webhook_are_those_of_suspects_until_it_answers() {
+    let (mut hook, mut process) = hook();
+    let start = |hook: &mut Hook<u32>, process: &mut Process, offset: u64, millis| {
+        let n = u8::try_from(offset).unwrap();
+        hook.arrived(0, arrived(offset, n, 0), process);
+        hook.next(now(millis), process)
+    };
+    for offset in 0..3 {
+        attempt(start(&mut hook, &mut process, offset, 0));
+    }
+    assert_eq!(process.suspects, 0);
+    assert_eq!(hook.next_due(now(1)), Some(now(1000)), "it is looked at by then");
+    assert!(matches!(start(&mut hook, &mut process, 3, 1000), Step::Idle), "nothing more");
+    assert_eq!((process.suspects, process.counts.silences), (3, 1));
+    hook.finished(at(0), &report(200), now(1500), 0, &mut process);
+    assert_eq!(process.suspects, 0);
+    attempt(hook.next(now(1500), &mut process));
+}
+
+#[test]
+fn a_webhook_that_was_activated_while_nobody_owned_it_starts_anew() {
+    let (_, mut process) = hook();
+    let rules = Rules::plain(4, Arc::new(Ladder::standard()));
+    let mut hook: Hook<u32> = Hook::new(WebhookId::from_bytes([1; 16]), Standing::Active, rules);
+    let alarm = Alarm { suspended: Some(now(0)), since: Some(now(0)), ..Alarm::default() };
+    let health = crate::Health { failing_since: Some(now(0)), ..crate::Health::default() };
+    let checkpoint = Checkpoint { alarm, health, ..Checkpoint::default() };
+    hook.restore(0, &checkpoint, now(300_000_000), &mut process);
+    assert_eq!(hook.failing().0, None, "its next failure does not suspend it again");
+    assert_eq!(hook.cut(0, Sabotage::None).unwrap().0.alarm, Alarm::default());
 }

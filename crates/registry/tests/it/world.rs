@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tidings_broker::{Broker, Fault, Faults, LocalBroker, LocalConfig};
 use tidings_registry::{
     Basic, Change, CustomHeader, EntityKey, HookSettings, HookSignature, Registry, RegistryError,
-    SigningSecret, State, Webhook,
+    SigningSecret, State, Suspension, Webhook,
 };
 use tidings_signing::{AsymmetricKey, KeyRing, Secret, WebhookSecret, slot};
 use tidings_testkit::{SeededRng, TokioClock};
@@ -163,7 +163,12 @@ pub(crate) fn webhook(number: u8) -> Webhook {
         signature: HookSignature::SignatureKey(Secret::from("the-signature-key")),
         wire_names: true,
         partitions: 2,
-        suspended_reason: "gone".to_owned(),
+        suspension: Some(Suspension {
+            reason: "gone".to_owned(),
+            at: NOW,
+            failing_since: Timestamp::from_secs(1_699_000_000),
+            last_code: "HTTP_410".to_owned(),
+        }),
     }
 }
 

@@ -180,7 +180,7 @@ impl Lab {
             signature: HookSignature::None,
             wire_names: false,
             partitions: 2,
-            suspended_reason: String::new(),
+            suspension: None,
         };
         adjust(&mut webhook);
         self.change(&format!("webhook/{id}"), State::Webhook(Box::new(webhook))).await;

@@ -57,6 +57,7 @@ impl Running {
                 Some(row) => {
                     row.hook.acknowledged(&pending.said.fact, pending.body, now, &mut self.process);
                     self.table.make_ready(pending.row);
+                    self.look_for_notices(pending.row);
                     if !kind.is_end() {
                         let due = self.table.get(pending.row).and_then(|r| r.hook.next_due(now));
                         self.table.set_timer(pending.row, due);

@@ -226,7 +226,12 @@ impl Running {
                 None => {}
             }
         }
-        self.table.insert(slot, webhook, hook)
+        if let Some(suspended) = &webhook.suspended {
+            hook.suspended(suspended);
+        }
+        let key = self.table.insert(slot, webhook, hook);
+        self.look_for_notices(key);
+        key
     }
 
     /// Sees that what was revoked is written, and goes on polling the group.

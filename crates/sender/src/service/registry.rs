@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::FutureExt as _;
-use tidings_delivery::{Proposal, Standing};
+use tidings_delivery::{Proposal, Standing, Suspended};
 use tidings_types::Slot;
 
 use super::{Running, tick::Chore};
@@ -54,6 +54,9 @@ impl Running {
             row.hook.add_partition(partition, 0);
         }
         let reorders = row.webhook.ordering != webhook.ordering;
+        if let Some(suspended) = &webhook.suspended {
+            row.hook.suspended(suspended);
+        }
         row.webhook = webhook;
         if reorders {
             // What was read ahead has no order keys, or needs none: read anew.
@@ -65,10 +68,12 @@ impl Running {
         }
         self.table.make_ready(key);
         self.settle(key);
+        self.look_for_notices(key);
     }
 
     /// Proposes what a webhook's answers call for.
     pub(super) fn propose(&mut self, key: RowKey) {
+        let now = self.now();
         let Some(row) = self.table.get_mut(key) else { return };
         let Some(proposal) = row.hook.take_proposal() else { return };
         if row.is_telling || row.webhook.standing != Standing::Active {
@@ -80,7 +85,11 @@ impl Running {
             Proposal::SuspendGone => "gone",
         };
         tracing::warn!(webhook = %row.webhook.id, reason, "a webhook is to be suspended");
-        let told = self.deps.webhooks.suspend(row.webhook.id, row.webhook.version, reason);
+        let (since, code) = row.hook.failing();
+        let (id, version) = (row.webhook.id, row.webhook.version);
+        let since = since.unwrap_or(now);
+        let why = Suspended { at: now, since, code, reason: reason.to_owned() };
+        let told = self.deps.webhooks.suspend(id, version, why);
         self.chores.push(Box::pin(told.map(move |result| {
             if let Err(error) = result {
                 tracing::warn!(%error, "a webhook could not be suspended; its next failure proposes it again");

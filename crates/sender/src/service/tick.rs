@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures::FutureExt as _;
 use tidings_broker::ReadError;
-use tidings_delivery::Part;
+use tidings_delivery::{Condition, Part};
 use tidings_types::{Lane, Offset, Partition, Sabotage, Slot};
 
 use super::Running;
@@ -290,6 +290,18 @@ impl Running {
         metrics.disagreeing.inc_by(counts.disagreeing);
         metrics.skipped.inc_by(counts.skipped);
         metrics.lost.inc_by(counts.lost);
+        metrics.breakers_opened.inc_by(counts.breakers_opened);
+        metrics.breakers_closed.inc_by(counts.breakers_closed);
+        metrics.silences.inc_by(counts.silences);
+        metrics.suspects.set(i64::try_from(self.process.suspects).unwrap_or(i64::MAX));
+        let mut webhooks = Condition::ALL.map(|condition| (condition, 0));
+        for key in self.table.keys() {
+            let Some(condition) = self.table.get(key).map(|row| row.hook.gate().condition()) else {
+                continue;
+            };
+            webhooks.iter_mut().filter(|(of, _)| *of == condition).for_each(|(_, n)| *n += 1);
+        }
+        metrics.set_webhooks(webhooks);
         let now = self.now();
         for (lane, in_flight) in
             [Lane::Standard, Lane::Urgent].into_iter().zip(self.process.in_flight)

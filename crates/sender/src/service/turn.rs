@@ -22,6 +22,7 @@ impl Running {
         self.start_takeover();
         self.serve_ready();
         self.start_flush();
+        self.start_telling();
         self.tick();
         self.leave_if_done();
     }
@@ -157,6 +158,9 @@ impl Running {
         }
         if !self.outbox.is_empty() && self.flush.is_none() {
             wait = wait.min(self.next_flush.since(mono));
+        }
+        if !self.untold.is_empty() && self.telling.is_none() {
+            wait = wait.min(self.next_telling.since(mono));
         }
         if let Some(first) = self.to_take.values().min().filter(|_| self.takeover.is_none()) {
             wait = wait.min(first.since(mono));

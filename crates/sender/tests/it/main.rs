@@ -274,6 +274,63 @@ async fn nothing_but_failures_suspends_the_webhook_and_ends_its_queue() {
     let facts = world.facts().await;
     let suspended = facts.iter().filter(|fact| fact.reason == "suspended").count();
     assert!(suspended > 200, "{suspended}");
+    let told: Vec<_> = world.operational().await.iter().map(|(_, event)| words(event)).collect();
+    assert_eq!(told, ["webhook.suspended HTTP_500 failing"]);
+}
+
+/// Type, last code and reason of an operational event; the rest of it is as it should
+/// be.
+fn words(event: &[u8]) -> String {
+    let event: serde_json::Value = serde_json::from_slice(event).unwrap();
+    let object = &event["event_body"]["object"];
+    assert_eq!(object["key"], hook_id(1).to_string());
+    assert_eq!(object["owner"], "pm:20");
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or("-").to_owned();
+    let words = [&event["event_type"], &object["last_code"], &object["reason"]].map(text);
+    words.join(" ")
+}
+
+#[tokio::test(start_paused = true)]
+async fn operators_are_told_of_a_webhook_that_fails_and_of_its_recovery() {
+    let mut world = World::new().await;
+    world.config.limits.failing_after = seconds(2);
+    world.webhook(hook_id(1)).await;
+    world.behave(|call| Answer::Status(if call.at < seconds(8) { 503 } else { 200 }));
+    world.sender(1);
+    // A short stretch of failures is no news.
+    world.deliver(hook_id(1), [1]).await;
+    world.pass(Duration::from_millis(1900)).await;
+    assert_eq!(world.operational().await, []);
+    world.deliver(hook_id(1), 2..40).await;
+    world.pass(seconds(30)).await;
+    let told: Vec<_> = world.operational().await.iter().map(|(_, event)| words(event)).collect();
+    assert_eq!(told, ["webhook.failing HTTP_503 -", "webhook.recovered DELIVERED -"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_takes_over_tells_what_was_not_told_and_repeats_the_same_event() {
+    let mut world = World::new().await;
+    world.config.limits.failing_after = seconds(2);
+    world.webhook(hook_id(1)).await;
+    world.behave(|_| Answer::Status(503));
+    let (_, first) = world.sender(1);
+    world.deliver(hook_id(1), 0..40).await;
+    world.until_operational(1).await;
+    // The event stands in the log, no checkpoint says so yet.
+    first.abort();
+    let (_, second) = world.sender(2);
+    let events = world.until_operational(2).await;
+    assert_eq!(events[0], events[1], "the same event again");
+    world.pass(seconds(20)).await;
+    // One that went away before it told of anything.
+    world.behave(|_| Answer::Status(200));
+    second.abort();
+    world.sender(3);
+    world.pass(seconds(400)).await;
+    let mut events = world.operational().await;
+    events.dedup();
+    let told: Vec<_> = events.iter().map(|(_, event)| words(event)).collect();
+    assert_eq!(told, ["webhook.failing HTTP_503 -", "webhook.recovered DELIVERED -"]);
 }
 
 #[tokio::test(start_paused = true)]

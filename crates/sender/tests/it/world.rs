@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use tidings_broker::{
     AppendBatch, Broker, LocalBroker, LocalConfig, NewRecord, Retention, TopicSpec,
 };
-use tidings_delivery::Standing;
+use tidings_delivery::{Standing, Suspended};
 use tidings_egress::{AttemptReport, Policy, Request, Target};
 use tidings_proto::{decode, encode, format_header, v1};
 use tidings_sender::{
@@ -129,12 +129,15 @@ impl Webhooks for HookList {
         &self,
         webhook: WebhookId,
         _version: u64,
-        reason: &'static str,
+        why: Suspended,
     ) -> BoxFuture<'static, Result<(), WebhooksError>> {
-        self.0.told.lock().push(format!("suspend {reason}"));
+        self.0.told.lock().push(format!("suspend {}", why.reason));
         let webhooks = Arc::clone(&self.0);
         Box::pin(async move {
-            webhooks.change(webhook, |w| w.standing = Standing::Suspended);
+            webhooks.change(webhook, |w| {
+                w.standing = Standing::Suspended;
+                w.suspended = Some(why);
+            });
             Ok(())
         })
     }
@@ -207,7 +210,9 @@ impl World {
             None,
         );
         let broker = Broker::Local(memory.unwrap());
-        for (name, partitions) in [(names::SLOTS, 128), (names::OUTCOMES, 16)] {
+        let ops = names::events("ops");
+        let topics = [(names::SLOTS, 128), (names::OUTCOMES, 16), (ops.as_str(), 3)];
+        for (name, partitions) in topics {
             let spec = TopicSpec {
                 name: TopicName::new(name),
                 partitions,
@@ -260,6 +265,7 @@ impl World {
             id,
             version: 1,
             standing: Standing::Active,
+            suspended: None,
             deleted: None,
             owner: Owner::ProgrammeManager(20),
             target: Some(Arc::new(Target::parse("http://127.0.0.1:9/hook", &policy).unwrap())),
@@ -409,6 +415,32 @@ impl World {
             }
         }
         facts
+    }
+
+    /// The platform's own events: their ids and bytes, by partition.
+    pub(crate) async fn operational(&self) -> Vec<(Bytes, Bytes)> {
+        let mut events = Vec::new();
+        for partition in 0..3 {
+            let of = TopicPartition::new(names::events("ops"), partition);
+            let read = self.broker.read(&of, 0, 1 << 20).await.unwrap();
+            events.extend(read.into_iter().map(|record| {
+                let id = record.headers.iter().find(|(name, _)| &**name == "tidings-event-id");
+                (id.unwrap().1.clone(), record.value.unwrap())
+            }));
+        }
+        events
+    }
+
+    /// Waits (in paused time) until there are so many of them.
+    pub(crate) async fn until_operational(&self, count: usize) -> Vec<(Bytes, Bytes)> {
+        for _ in 0..3_600_000 {
+            let events = self.operational().await;
+            if events.len() >= count {
+                return events;
+            }
+            self.pass(Duration::from_millis(1)).await;
+        }
+        panic!("never {count} operational events: {:?}", self.operational().await);
     }
 
     /// Kinds of the facts about one notification, in log order.

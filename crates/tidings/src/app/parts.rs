@@ -221,6 +221,7 @@ impl Shared {
                 gone_count: delivery.gone_count,
                 gone_gap: delivery.gone_gap,
             },
+            failing_after: delivery.failing_after,
             pace: if settings.dev { Pace::quick() } else { Pace::default() },
             sabotage: self.sabotage,
             ..Limits::default()

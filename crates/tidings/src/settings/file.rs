@@ -74,6 +74,8 @@ pub(crate) struct Delivery {
     pub(crate) remembered: Option<usize>,
     /// After how long a time of nothing but failures a webhook is suspended.
     pub(crate) suspend_after: Option<String>,
+    /// After how long a time of nothing but failures operators are told.
+    pub(crate) failing_after: Option<String>,
     /// How many `410 Gone`, each `gone_gap` apart, suspend a webhook.
     pub(crate) gone_count: Option<u32>,
     pub(crate) gone_gap: Option<String>,

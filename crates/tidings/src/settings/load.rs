@@ -143,6 +143,7 @@ fn bad(key: &str, problem: impl Into<String>) -> SettingsError {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -192,6 +193,11 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
             "delivery.suspend_after",
             file.delivery.suspend_after.as_deref(),
             72 * HOUR,
+        )?,
+        failing_after: duration(
+            "delivery.failing_after",
+            file.delivery.failing_after.as_deref(),
+            if dev { SECOND } else { 5 * MINUTE },
         )?,
         gone_count: gone_count(file)?,
         gone_gap: duration(

@@ -45,6 +45,7 @@ pub(crate) fn show(settings: &Settings) -> String {
     line(format!("[delivery]\ndefault_ladder = {:?}", delivery.default_ladder));
     line(format!("max_open = {}\nremembered = {}", delivery.max_open, delivery.remembered));
     line(format!("suspend_after = {:?}", secs(delivery.suspend_after)));
+    line(format!("failing_after = {:?}", secs(delivery.failing_after)));
     line(format!("gone_count = {}\ngone_gap = {:?}", delivery.gone_count, secs(delivery.gone_gap)));
     line("[delivery.ladders]".to_owned());
     for (name, steps) in &delivery.ladders {

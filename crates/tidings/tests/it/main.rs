@@ -8,6 +8,7 @@ mod help;
 mod ingest;
 mod merchants;
 mod metrics;
+mod neighbours;
 mod new_types;
 mod roles;
 mod stage;
