@@ -302,6 +302,9 @@ async fn run_platform(
             history::attempts::list(state, request, Surface::Hooks, &hook).await
         }
         Platform::FraudResponses => fraud::list(state, request).await,
+        Platform::CreatePause => admin::pauses::create(state, request).await,
+        Platform::ListPauses => Ok(admin::pauses::list(state)),
+        Platform::DeletePause => admin::pauses::delete(state, request).await,
         Platform::Account => admin::account::account(state, request).await,
         Platform::ListQuarantine => admin::quarantine::list(state, request).await,
         Platform::ShowQuarantine => admin::quarantine::show(state, request).await,

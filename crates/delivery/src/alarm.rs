@@ -248,8 +248,8 @@ mod tests {
         assert_eq!(alarm.untold.len(), 2, "it has a clean slate");
         succeeds(&mut alarm, 601);
         let kinds: Vec<_> = alarm.untold.iter().map(|notice| notice.kind).collect();
-        use NoticeKind::{Failing, Recovered, Suspended};
-        assert_eq!(kinds, [Failing, Suspended, Recovered]);
+        let expected = [NoticeKind::Failing, NoticeKind::Suspended, NoticeKind::Recovered];
+        assert_eq!(kinds, expected);
         assert_eq!(alarm.untold[2].since, at(0));
     }
 

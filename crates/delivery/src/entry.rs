@@ -54,6 +54,8 @@ pub struct Arrived<B> {
     pub lane: Lane,
     /// Past it the notification is expired.
     pub deadline: Option<Timestamp>,
+    /// Its event type, hashed.
+    pub kind: u64,
     /// Its order key, hashed.
     pub order_key: u128,
     /// Order key and type, hashed, of a type that is a state.
@@ -151,6 +153,8 @@ pub(crate) enum Phase {
     Blocked,
     /// Until `due`.
     Waiting,
+    /// Until an operator lets its event type go on.
+    Held,
     /// Its body is being read from the log again; a place in flight is taken.
     Loading,
     /// A request is under way.
@@ -162,12 +166,17 @@ pub(crate) enum Phase {
     Ending,
 }
 
+/// The type of a notification that only a checkpoint told of.
+pub(crate) const UNKNOWN_KIND: u64 = 0;
+
 /// An open notification in its owner's memory.
 #[derive(Debug)]
 pub(crate) struct Open<B> {
     pub(crate) entry: Entry,
     pub(crate) phase: Phase,
     pub(crate) deadline: Option<Timestamp>,
+    /// Its event type, hashed; [`UNKNOWN_KIND`] until its record has been read.
+    pub(crate) kind: u64,
     pub(crate) body: Option<B>,
     pub(crate) size: usize,
     /// A resend joined while the request was under way: if it fails, the next one

@@ -52,8 +52,11 @@ impl Default for SuspendRules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Active,
-    /// Queued notifications wait.
+    /// Queued notifications wait; those whose window or deadline passes meanwhile end.
     Inactive,
+    /// An operator stopped it: queued notifications wait, and the time does not count
+    /// against their windows.
+    Paused,
     /// What is queued ends as Undelivered.
     Suspended,
     /// What is queued ends as Cancelled.
@@ -169,6 +172,8 @@ pub struct Gate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
     NotActive,
+    /// An operator stopped it.
+    Paused,
     /// Its breaker is open: it is probed only.
     Broken,
     /// It has requests in flight and answers none of them.
@@ -181,8 +186,9 @@ pub enum Condition {
 }
 
 impl Condition {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NotActive,
+        Self::Paused,
         Self::Broken,
         Self::Silent,
         Self::Recovering,
@@ -194,6 +200,7 @@ impl Condition {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotActive => "notActive",
+            Self::Paused => "paused",
             Self::Broken => "broken",
             Self::Silent => "silent",
             Self::Recovering => "recovering",
@@ -241,7 +248,7 @@ impl Gate {
         let Ask { lane, asks, is_due, open, room, now } = *ask;
         match self.standing {
             Standing::Active => {}
-            Standing::Inactive | Standing::Suspended | Standing::Deleted => {
+            Standing::Inactive | Standing::Paused | Standing::Suspended | Standing::Deleted => {
                 return Verdict::NotActive;
             }
         }
@@ -284,7 +291,9 @@ impl Gate {
     }
 
     pub fn condition(&self) -> Condition {
-        if self.standing != Standing::Active {
+        if self.standing == Standing::Paused {
+            Condition::Paused
+        } else if self.standing != Standing::Active {
             Condition::NotActive
         } else if self.breaker.is_open() {
             Condition::Broken
@@ -628,7 +637,9 @@ mod tests {
 
     #[test]
     fn only_an_active_webhook_is_sent_to() {
-        for standing in [Standing::Inactive, Standing::Suspended, Standing::Deleted] {
+        for standing in
+            [Standing::Inactive, Standing::Paused, Standing::Suspended, Standing::Deleted]
+        {
             let gate = Gate::new(standing, &rules(64));
             for asks in [Asks::Open, Asks::New] {
                 assert_eq!(gate.may_start(&ask(Lane::Urgent, asks, 0, at(9))), Verdict::NotActive);

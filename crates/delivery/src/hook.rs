@@ -18,6 +18,7 @@
 //! has acknowledged it; until then a checkpoint shows the state before it.
 
 mod attempts;
+mod held;
 mod log;
 mod order;
 #[cfg(test)]
@@ -95,6 +96,10 @@ pub struct Hook<B> {
     /// What its last failed attempt came to.
     last_failure: Option<AttemptFact>,
     alarm: Alarm,
+    /// Open notifications of types that an operator stopped.
+    held: usize,
+    /// When those are looked through for passed deadlines.
+    held_sweep: Timestamp,
     /// What it has in flight that counts among the suspects of the process.
     suspects: usize,
     /// When the gate wants to be asked again.
@@ -129,6 +134,8 @@ impl<B: Clone> Hook<B> {
             proposal: None,
             last_failure: None,
             alarm: Alarm::default(),
+            held: 0,
+            held_sweep: Timestamp::ZERO,
             suspects: 0,
             wake: None,
             unsent_left: UNSENT_AT_ONCE,
@@ -158,6 +165,9 @@ impl<B: Clone> Hook<B> {
             self.sweep(now, process);
         }
         let comes_back = standing == Standing::Active && self.gate.standing() != Standing::Active;
+        if matches!(standing, Standing::Suspended | Standing::Deleted) {
+            self.release_held(|_| true);
+        }
         self.gate.set(standing, &self.rules, now);
         if comes_back {
             self.alarm.reactivated();
@@ -227,13 +237,16 @@ impl<B: Clone> Hook<B> {
     pub fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
         let waiting = self.lanes.iter().flatten().filter_map(|lane| lane.waiting.first());
         let first = waiting.map(|(due, _)| *due).min();
+        let held = (self.held > 0).then_some(self.held_sweep);
         match self.gate.standing() {
             Standing::Active => {
                 let later = |due: &Timestamp| *due > now;
-                let others = [self.wake, self.gate.probe_at(), self.gate.silent_at()];
+                let others = [self.wake, self.gate.probe_at(), self.gate.silent_at(), held];
                 first.into_iter().chain(others.into_iter().flatten()).filter(later).min()
             }
-            Standing::Inactive => first.map(|first| first.max(now + SWEEP)),
+            Standing::Inactive | Standing::Paused => {
+                first.into_iter().chain(held).min().map(|first| first.max(now + SWEEP))
+            }
             Standing::Suspended | Standing::Deleted => {
                 let queued = self.lanes.iter().flatten().any(|lane| !lane.ahead.is_empty());
                 (first.is_some() || queued).then_some(now + UNSENT_EVERY)
@@ -298,7 +311,7 @@ impl<B: Clone> Hook<B> {
     /// queued ends at a bounded rate (design §10).
     fn may_end_unsent(&mut self, now: Timestamp) -> bool {
         match self.gate.standing() {
-            Standing::Active | Standing::Inactive => return true,
+            Standing::Active | Standing::Inactive | Standing::Paused => return true,
             Standing::Suspended | Standing::Deleted => {}
         }
         if now.since(self.unsent_since) >= UNSENT_EVERY {
@@ -313,12 +326,15 @@ impl<B: Clone> Hook<B> {
     /// Ends what waits and is past its window or its deadline, without an attempt.
     fn sweep(&mut self, now: Timestamp, process: &mut Process) {
         let mut over = Vec::new();
+        // What an operator stopped is not to lose its attempts.
+        let windows_run = self.gate.standing() != Standing::Paused;
         for lane in self.lanes.iter().flatten() {
             for (_, offset) in lane.waiting.range(..=(now, u64::MAX)) {
                 let Some(open) = lane.open.get(offset) else { continue };
                 let totals = &open.entry.totals;
                 let expired = open.deadline.is_some_and(|deadline| deadline <= now);
-                let window = totals.attempts > 0
+                let window = windows_run
+                    && totals.attempts > 0
                     && now.since(totals.first_attempt) >= self.rules.ladder.window();
                 if expired {
                     over.push((open.entry.at, FactKind::Expired));
@@ -336,7 +352,8 @@ impl<B: Clone> Hook<B> {
     }
 }
 
-/// How often an inactive webhook's open notifications are looked at.
+/// How often the open notifications of a webhook, or of a type, that stands still are
+/// looked at.
 const SWEEP: Duration = Duration::from_secs(30);
 
 /// At most so many queued notifications of a suspended or deleted webhook end...

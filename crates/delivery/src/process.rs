@@ -1,6 +1,6 @@
 //! What all webhooks of a process share: limits, room, and counts.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tidings_types::{Lane, Sabotage};
 
@@ -95,6 +95,8 @@ pub struct Process {
     pub kept_bytes: usize,
     pub remembered: usize,
     pub hooks: usize,
+    /// Event types, hashed, that an operator stopped.
+    pub paused: BTreeSet<u64>,
     pub counts: Counts,
 }
 

@@ -10,7 +10,7 @@ use tidings_types::{
 };
 
 /// The name of one entity, as it stands in records: `<kind>/<id>`. Kinds are
-/// `issuer`, `pm`, `product`, `merchant`, `webhook`, `config`, `command` and
+/// `issuer`, `pm`, `product`, `merchant`, `webhook`, `config`, `pause`, `command` and
 /// `deployment`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntityKey(pub Arc<str>);
@@ -53,6 +53,7 @@ pub enum State {
     Webhook(Box<Webhook>),
     Configuration(Configuration),
     IdKey(IdKey),
+    Pause(Pause),
     Command(CommandRecord),
 }
 
@@ -250,6 +251,44 @@ impl Default for HookSettings {
             strict_legacy_envelope: false,
         }
     }
+}
+
+/// What an operator can stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PauseOf {
+    Everything,
+    /// The name of an event type.
+    EventType(Arc<str>),
+    Webhook(WebhookId),
+    /// Its webhooks, those of its programme managers, and their merchants' hooks.
+    Issuer(IssuerId),
+    /// Its webhooks and its merchants' hooks.
+    ProgrammeManager(PmId),
+    Merchant(MerchantKey),
+}
+
+impl fmt::Display for PauseOf {
+    /// The pause's id: there is one at most of each thing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everything => f.write_str("everything"),
+            Self::EventType(name) => write!(f, "event:{name}"),
+            Self::Webhook(id) => write!(f, "webhook:{id}"),
+            Self::Issuer(id) => write!(f, "issuer:{id}"),
+            Self::ProgrammeManager(id) => write!(f, "pm:{id}"),
+            Self::Merchant(key) => write!(f, "merchant:{key}"),
+        }
+    }
+}
+
+/// Something that an operator has stopped: nothing of it is sent, everything waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    pub of: PauseOf,
+    pub reason: String,
+    /// Who stopped it.
+    pub actor: String,
+    pub since: Timestamp,
 }
 
 /// An answer kept for a repeated `Idempotency-Key`.

@@ -236,6 +236,11 @@ fn store(snapshot: &mut Snapshot, entity: &EntityKey, version: u64, state: State
         State::Deleted { topic_deleted, at } => {
             delete(snapshot, entity, topic_deleted, at, version);
         }
+        State::Pause(pause) => {
+            Arc::make_mut(&mut snapshot.pauses).insert(pause.of.to_string(), Arc::new(pause));
+            // Routing goes on: what is stopped is recorded and waits.
+            return;
+        }
         State::Issuer(issuer) => {
             Arc::make_mut(&mut snapshot.issuers).insert(issuer.id.clone(), Arc::new(issuer));
         }
@@ -291,6 +296,9 @@ fn delete(
                 let slot = tidings_signing::slot(id);
                 stones.insert(id, TombStone { slot, deleted, topic_deleted, version });
             }
+        }
+        "pause" => {
+            Arc::make_mut(&mut snapshot.pauses).remove(id);
         }
         "config" => {
             Arc::make_mut(&mut snapshot.configurations).remove(id);

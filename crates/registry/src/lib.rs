@@ -24,8 +24,8 @@ mod tenants;
 
 pub use entity::{
     Basic, CommandRecord, Configuration, CustomHeader, EntityKey, HookSettings, HookSignature,
-    IdKey, Issuer, Merchant, Product, ProgrammeManager, SigningSecret, SourceKey, State,
-    Suspension, Webhook, wire_name,
+    IdKey, Issuer, Merchant, Pause, PauseOf, Product, ProgrammeManager, SigningSecret, SourceKey,
+    State, Suspension, Webhook, wire_name,
 };
 pub use fold::{Fold, Unreadable, Verdict};
 pub use keys_topic::{KeysError, KeysTopic};

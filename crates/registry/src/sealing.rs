@@ -16,7 +16,8 @@ use v1::registry_record::State as Proto;
 
 use crate::entity::{
     Basic, CommandRecord, Configuration, CustomHeader, HookSettings, HookSignature, IdKey, Issuer,
-    Merchant, Product, ProgrammeManager, SigningSecret, SourceKey, State, Suspension, Webhook,
+    Merchant, Pause, PauseOf, Product, ProgrammeManager, SigningSecret, SourceKey, State,
+    Suspension, Webhook,
 };
 
 /// A sealed value as it stands in records.
@@ -126,6 +127,7 @@ pub(crate) fn encode(state: &State, entity: &str, ring: &KeyRing, rng: &dyn Rng)
             modified: configuration.modified.as_millis(),
             status: String::new(),
         }),
+        State::Pause(pause) => Proto::Pause(encode_pause(pause)),
         State::IdKey(key) => Proto::DeploymentKeys(v1::DeploymentKeys {
             id_key: sealer.secret("id_key", key.expose()),
         }),
@@ -145,6 +147,42 @@ pub(crate) fn encode(state: &State, entity: &str, ring: &KeyRing, rng: &dyn Rng)
             expires: command.expires.as_millis(),
         }),
     }
+}
+
+fn encode_pause(pause: &Pause) -> v1::Pause {
+    use v1::pause::Of;
+    v1::Pause {
+        of: Some(match &pause.of {
+            PauseOf::Everything => Of::Everything(true),
+            PauseOf::EventType(name) => Of::EventType(name.to_string()),
+            PauseOf::Webhook(id) => Of::Webhook(Bytes::copy_from_slice(id.as_bytes())),
+            PauseOf::Issuer(id) => Of::Issuer(id.to_string()),
+            PauseOf::ProgrammeManager(id) => Of::ProgrammeManager(id.0),
+            PauseOf::Merchant(key) => Of::Merchant(key.to_string()),
+        }),
+        reason: pause.reason.clone(),
+        actor: pause.actor.clone(),
+        since: pause.since.as_millis(),
+    }
+}
+
+fn decode_pause(pause: &v1::Pause) -> Result<Pause, OpenError> {
+    use v1::pause::Of;
+    Ok(Pause {
+        of: match pause.of.as_ref().ok_or(OpenError::Damaged)? {
+            Of::Everything(_) => PauseOf::Everything,
+            Of::EventType(name) => PauseOf::EventType(name.as_str().into()),
+            Of::Webhook(id) => {
+                PauseOf::Webhook(WebhookId::from_slice(id).ok_or(OpenError::Damaged)?)
+            }
+            Of::Issuer(id) => PauseOf::Issuer(IssuerId(id.as_str().into())),
+            Of::ProgrammeManager(id) => PauseOf::ProgrammeManager(PmId(*id)),
+            Of::Merchant(key) => PauseOf::Merchant(MerchantKey(key.as_str().into())),
+        },
+        reason: pause.reason.clone(),
+        actor: pause.actor.clone(),
+        since: Timestamp::from_millis(pause.since),
+    })
 }
 
 fn encode_webhook(webhook: &Webhook, sealer: &Sealer<'_>) -> v1::Webhook {
@@ -288,6 +326,7 @@ pub(crate) fn decode(
             created: Timestamp::from_millis(configuration.created),
             modified: Timestamp::from_millis(configuration.modified),
         }),
+        Proto::Pause(pause) => State::Pause(decode_pause(pause)?),
         Proto::DeploymentKeys(keys) => {
             let key = opener.secret("id_key", keys.id_key.as_ref())?;
             let bytes = key.expose().try_into().map_err(|_length| OpenError::Damaged)?;

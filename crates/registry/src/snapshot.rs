@@ -7,11 +7,13 @@ use std::{
 
 use tidings_routing::{Hook, MessageTypes, RouteTable, Tenants};
 use tidings_signing::OpenError;
-use tidings_types::{IssuerId, MerchantKey, Offset, PmId, ProductId, Slot, Timestamp, WebhookId};
+use tidings_types::{
+    HookOwner, IssuerId, MerchantKey, Offset, PmId, ProductId, Scope, Slot, Timestamp, WebhookId,
+};
 
 use crate::{
     entity::{
-        CommandRecord, Configuration, EntityKey, IdKey, Issuer, Merchant, Product,
+        CommandRecord, Configuration, EntityKey, IdKey, Issuer, Merchant, Pause, PauseOf, Product,
         ProgrammeManager, Webhook,
     },
     shards::Shards,
@@ -48,6 +50,8 @@ pub struct Snapshot {
     pub webhooks: Arc<BTreeMap<WebhookId, Arc<Webhook>>>,
     pub deleted_webhooks: Arc<BTreeMap<WebhookId, TombStone>>,
     pub configurations: Arc<BTreeMap<String, Arc<Configuration>>>,
+    /// By what is stopped.
+    pub pauses: Arc<BTreeMap<String, Arc<Pause>>>,
     /// By command id.
     pub commands: Shards<Arc<CommandRecord>>,
     pub(crate) versions: Shards<u64>,
@@ -104,6 +108,44 @@ impl Snapshot {
     /// The webhooks of a slot, without deleted ones.
     pub fn webhooks_in_slot(&self, slot: Slot) -> impl Iterator<Item = &Arc<Webhook>> {
         self.webhooks.values().filter(move |webhook| webhook.slot == slot)
+    }
+
+    /// Whether an operator has stopped a webhook, itself or with others.
+    pub fn is_paused(&self, webhook: &Webhook) -> bool {
+        // The common case first.
+        !self.pauses.is_empty() && self.pauses.values().any(|pause| self.stops(pause, webhook))
+    }
+
+    fn stops(&self, pause: &Pause, webhook: &Webhook) -> bool {
+        let manager = match &webhook.owner {
+            HookOwner::Client(Scope::ProgrammeManager(id)) => Some(*id),
+            HookOwner::Merchant(key) => self.merchants.get(key).map(|it| it.programme_manager),
+            HookOwner::Client(Scope::Issuer(_)) | HookOwner::Operator => None,
+        };
+        match &pause.of {
+            PauseOf::Everything => true,
+            PauseOf::EventType(_) => false,
+            PauseOf::Webhook(id) => webhook.id == *id,
+            PauseOf::ProgrammeManager(id) => manager == Some(*id),
+            PauseOf::Merchant(key) => webhook.owner == HookOwner::Merchant(key.clone()),
+            PauseOf::Issuer(id) => {
+                let of_manager = manager.and_then(|manager| self.pms.get(&manager));
+                webhook.owner == HookOwner::Client(Scope::Issuer(id.clone()))
+                    || of_manager.is_some_and(|manager| manager.issuer == *id)
+            }
+        }
+    }
+
+    /// The event types that an operator has stopped.
+    pub fn paused_types(&self) -> impl Iterator<Item = &str> {
+        self.pauses.values().filter_map(|pause| match &pause.of {
+            PauseOf::EventType(name) => Some(name.as_ref()),
+            PauseOf::Everything
+            | PauseOf::Webhook(_)
+            | PauseOf::Issuer(_)
+            | PauseOf::ProgrammeManager(_)
+            | PauseOf::Merchant(_) => None,
+        })
     }
 
     /// The index that events are routed by. Built by the first who asks.

@@ -1,7 +1,7 @@
 //! What a sender is given: the broker, time, randomness, the webhooks, and who
 //! makes the attempts.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use tidings_broker::Broker;
 use tidings_delivery::Suspended;
@@ -22,6 +22,9 @@ pub trait Webhooks: Send + Sync + fmt::Debug + 'static {
 
     /// The webhooks of a slot, deleted ones until their topic is gone too.
     fn in_slot(&self, slot: Slot) -> Vec<Arc<Webhook>>;
+
+    /// The event types that an operator has stopped.
+    fn paused_types(&self) -> BTreeSet<String>;
 
     /// Proposes to suspend a webhook that is at `version`; `why` stands in the registry
     /// from then on.

@@ -61,12 +61,21 @@ pub(crate) fn arrived(record: &Record) -> Option<Arrived<Delivery>> {
         run: run_of(&delivery.run)?,
         lane: lane_of(delivery.lane),
         deadline: optional(delivery.deadline),
+        kind: kind_hash(&delivery.event_type),
         order_key: 0,
         state_key: None,
         number: delivery.number,
         size,
         body: Arc::new(delivery),
     })
+}
+
+/// An event type as the rules see it: FNV-1a of its name, never zero.
+pub(crate) fn kind_hash(event_type: &str) -> u64 {
+    let hash = event_type.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash.max(1)
 }
 
 /// Hashes what the order of an ordered webhook goes by; `is_state` says whether the

@@ -1,6 +1,10 @@
 //! The webhooks of the registry, prepared for sending.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderValue;
@@ -77,7 +81,7 @@ impl RegistryWebhooks {
         Webhook {
             id: registered.id,
             version: registered.version,
-            standing: registered.status.into(),
+            standing: standing(snapshot, registered),
             suspended: registered.suspension.as_ref().map(suspended),
             deleted: None,
             owner: owner(&registered.owner),
@@ -91,6 +95,16 @@ impl RegistryWebhooks {
             stuck_key: StuckKey::from_name(&settings.stuck_key).unwrap_or(StuckKey::Wait),
             partitions: registered.partitions,
             signing: signing(snapshot, registered),
+        }
+    }
+}
+
+/// A pause stops what would be sent, and nothing else.
+fn standing(snapshot: &Snapshot, registered: &Registered) -> Standing {
+    match registered.status {
+        WebhookStatus::Active if snapshot.is_paused(registered) => Standing::Paused,
+        WebhookStatus::Active | WebhookStatus::Inactive | WebhookStatus::Suspended => {
+            registered.status.into()
         }
     }
 }
@@ -190,7 +204,8 @@ impl Webhooks for RegistryWebhooks {
         };
         let mut now = Prepared::new();
         for registered in snapshot.webhooks_in_slot(slot) {
-            let reused = known(&registered.id, registered.version, registered.status.into())
+            let standing = standing(&snapshot, registered);
+            let reused = known(&registered.id, registered.version, standing)
                 .filter(|_| !depends_on_merchant(registered));
             let webhook = reused.unwrap_or_else(|| Arc::new(self.prepare(&snapshot, registered)));
             now.insert(registered.id, webhook);
@@ -206,6 +221,10 @@ impl Webhooks for RegistryWebhooks {
         let webhooks = now.values().cloned().collect();
         prepared.insert(slot, now);
         webhooks
+    }
+
+    fn paused_types(&self) -> BTreeSet<String> {
+        self.0.registry.snapshot().paused_types().map(str::to_owned).collect()
     }
 
     fn suspend(

@@ -82,6 +82,109 @@ pub(crate) enum Command {
     /// Look at records that were set aside, and publish them again.
     #[command(subcommand, after_help = "Example:\n  tidings quarantine list --data ./tidings-data")]
     Quarantine(QuarantineCommand),
+    /// Stop sending to a webhook, to a tenant, of an event type, or at all: what comes
+    /// is recorded and waits.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        after_help = "Example:\n  tidings pause --event-type 104 --reason maintenance --data ./tidings-data"
+    )]
+    Pause(PauseArgs),
+    /// Send what a webhook did not get again, slowly.
+    #[command(
+        after_help = "Example:\n  tidings resend --webhook WEBHOOK --undelivered --since 2026-01-01 --dry-run --pm 20 --data ./tidings-data"
+    )]
+    Resend(ResendArgs),
+    /// Let what was paused go on.
+    #[command(after_help = "Example:\n  tidings resume --event-type 104 --data ./tidings-data")]
+    Resume {
+        #[command(flatten)]
+        of: PauseOf,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResendArgs {
+    /// A client's webhook; with --data also say whose it is (--pm or --issuer).
+    #[arg(long, value_name = "ID", conflicts_with = "hook")]
+    pub(crate) webhook: Option<String>,
+    /// A merchant's or the operator's hook.
+    #[arg(long, value_name = "ID")]
+    pub(crate) hook: Option<String>,
+    /// All that is on its list of undelivered ones.
+    #[arg(long, required = true)]
+    pub(crate) undelivered: bool,
+    /// From this day on (yyyy-MM-dd, UTC).
+    #[arg(long, value_name = "DAY")]
+    pub(crate) since: String,
+    /// Only say how many that are.
+    #[arg(long, required_unless_present = "confirm", conflicts_with = "confirm")]
+    pub(crate) dry_run: bool,
+    /// Send them, if there are so many.
+    #[arg(long, value_name = "N")]
+    pub(crate) confirm: Option<usize>,
+    /// At most so many a second.
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub(crate) per_second: u32,
+    /// The programme manager whose webhook it is.
+    #[arg(long, value_name = "ID")]
+    pub(crate) pm: Option<i64>,
+    /// The issuer whose webhook it is.
+    #[arg(long, value_name = "ID")]
+    pub(crate) issuer: Option<String>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<PauseCommand>,
+    #[command(flatten)]
+    pub(crate) of: PauseOf,
+    /// Why; kept in the registry and shown in the list.
+    #[arg(long, required = true, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PauseCommand {
+    /// List what is paused, since when, by whom and why.
+    #[command(after_help = "Example:\n  tidings pause list --data ./tidings-data")]
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+/// What is paused: one of these.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PauseOf {
+    /// One webhook or hook.
+    #[arg(long, value_name = "ID")]
+    pub(crate) webhook: Option<String>,
+    /// A programme manager's webhooks and its merchants' hooks.
+    #[arg(long, value_name = "ID")]
+    pub(crate) pm: Option<i64>,
+    /// An issuer's webhooks and all of its programme managers.
+    #[arg(long, value_name = "ID")]
+    pub(crate) issuer: Option<String>,
+    /// A merchant's hooks.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) merchant: Option<String>,
+    /// One event type, such as 104 or transaction.sale.success.
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) event_type: Option<String>,
+    /// All sending.
+    #[arg(long)]
+    pub(crate) everything: bool,
 }
 
 /// Options of `serve` and of the single roles.

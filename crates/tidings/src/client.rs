@@ -40,6 +40,14 @@ pub(crate) struct Client {
     certificate: Option<CertificateDer<'static>>,
 }
 
+/// Whom a token is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Who<'a> {
+    pub(crate) scopes: &'a [&'a str],
+    pub(crate) pm: Option<i64>,
+    pub(crate) issuer: Option<&'a str>,
+}
+
 /// What the API answered.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -59,9 +67,17 @@ impl Client {
         })
     }
 
-    /// Finds the system that `args` mean, runs `work` against it, and stops what
-    /// was started for it.
+    /// As [`Client::with_for`], for nobody in particular.
     pub(crate) fn with<F>(args: &ClientArgs, scopes: &[&str], work: F) -> Result<(), Failure>
+    where
+        F: AsyncFnOnce(Self) -> Result<(), Failure>,
+    {
+        Self::with_for(args, Who { scopes, pm: None, issuer: None }, work)
+    }
+
+    /// Finds the system that `args` mean, runs `work` against it, and stops what
+    /// was started for it. A token that it signs itself is `who`'s.
+    pub(crate) fn with_for<F>(args: &ClientArgs, who: Who<'_>, work: F) -> Result<(), Failure>
     where
         F: AsyncFnOnce(Self) -> Result<(), Failure>,
     {
@@ -88,7 +104,7 @@ impl Client {
             }
             let source = Source { file: args.config.as_deref(), environment: environment() };
             let mut settings = settings::load(&source, &flags)?;
-            let token = local_token(&settings.data, scopes)?;
+            let token = local_token(&settings.data, &who)?;
             // It may name nobody: the process may have been killed.
             let mut unreachable = None;
             if let Some(address) = app::running_address(&settings.data) {
@@ -279,12 +295,12 @@ fn server_certificate(settings: &Settings) -> anyhow::Result<Option<CertificateD
     })
 }
 
-fn local_token(data: &Path, scopes: &[&str]) -> anyhow::Result<String> {
+fn local_token(data: &Path, who: &Who<'_>) -> anyhow::Result<String> {
     let request = TokenRequest {
         subject: "tidings-cli".to_owned(),
-        issuer: None,
-        pm: None,
-        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        issuer: who.issuer.map(str::to_owned),
+        pm: who.pm,
+        scopes: who.scopes.iter().map(|scope| (*scope).to_owned()).collect(),
         ttl: Duration::from_secs(600),
     };
     app::sign_token(data, &request)

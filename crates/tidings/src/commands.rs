@@ -1,8 +1,10 @@
 //! One module a command, and what a failed command comes to.
 
 mod account;
+mod pause;
 mod publish;
 mod quarantine;
+mod resend;
 mod serve;
 mod tenants;
 mod token;
@@ -12,7 +14,10 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use crate::{
     app::Roles,
-    cli::{Command, ConfigCommand, QuarantineCommand, RunArgs, TenantsCommand, TopicsCommand},
+    cli::{
+        Command, ConfigCommand, PauseArgs, PauseCommand, QuarantineCommand, RunArgs,
+        TenantsCommand, TopicsCommand,
+    },
     settings::{self, Flags, Settings, SettingsError, Source},
 };
 
@@ -92,6 +97,14 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Quarantine(QuarantineCommand::Redrive { id, body, client }) => {
             quarantine::redrive(&id, body.as_deref(), &client)
         }
+        Command::Pause(PauseArgs {
+            command: Some(PauseCommand::List { json, client }), ..
+        }) => pause::list(json, &client),
+        Command::Pause(PauseArgs { command: None, of, reason, client }) => {
+            pause::pause(&of, &reason.unwrap_or_default(), &client)
+        }
+        Command::Resend(args) => resend::run(&args),
+        Command::Resume { of, client } => pause::resume(&of, &client),
     }
 }
 

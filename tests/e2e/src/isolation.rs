@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
-    bench::{at, bench_event, median, steady},
+    bench::{at, median, steady},
     http::Client,
     process::{self, Server, Spec, free_port},
     receiver::{Behaviour, Receiver},

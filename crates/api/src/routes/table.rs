@@ -305,6 +305,25 @@ pub(crate) const ROUTES: &[Route] = &[
     .query(&["after", "limit"])
     .gives("FraudResponses")
     .fails(&[Code::InvalidCursor, Code::InvalidCount]),
+    admin(
+        Platform::CreatePause,
+        POST,
+        "/admin/v1/pauses",
+        "Stops a webhook, a tenant, an event type or everything: it is recorded and waits",
+    )
+    .takes("PauseSave")
+    .answers(201, "Pause")
+    .fails(&[Code::InvalidRequestBody]),
+    admin(Platform::ListPauses, GET, "/admin/v1/pauses", "Lists what is stopped, and why")
+        .gives("PauseList"),
+    admin(
+        Platform::DeletePause,
+        DELETE,
+        "/admin/v1/pauses/{pauseId}",
+        "Lets what was stopped go on",
+    )
+    .answers(204, "")
+    .fails(&[Code::NotFound]),
     admin(Platform::Account, GET, "/admin/v1/account", "Accounts for every source record")
         .query(&["topic"])
         .gives("Account")

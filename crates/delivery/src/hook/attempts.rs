@@ -42,9 +42,15 @@ impl<B: Clone> Hook<B> {
         };
         open.deadline = record.deadline;
         open.size = record.size;
+        open.kind = record.kind;
         if record.deadline.is_some_and(|deadline| deadline <= now) {
             self.free_place(lane, process);
             self.end(process, at, FactKind::Expired, now, None);
+            return None;
+        }
+        if process.paused.contains(&record.kind) {
+            self.free_place(lane, process);
+            self.hold(at, now);
             return None;
         }
         open.phase = Phase::InFlight;
@@ -171,7 +177,7 @@ impl<B: Clone> Hook<B> {
         match self.gate.standing() {
             Standing::Deleted => return Some(FactKind::Cancelled),
             Standing::Suspended => return Some(FactKind::Undelivered(EndReason::Suspended)),
-            Standing::Active | Standing::Inactive => {}
+            Standing::Active | Standing::Inactive | Standing::Paused => {}
         }
         if gone {
             return Some(FactKind::Undelivered(EndReason::Gone));
@@ -268,6 +274,7 @@ impl<B: Clone> Hook<B> {
             }
             Phase::Numbering
             | Phase::Blocked
+            | Phase::Held
             | Phase::Ending
             | Phase::Waiting
             | Phase::Loading

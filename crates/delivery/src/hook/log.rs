@@ -7,7 +7,7 @@ use tidings_types::{
 use super::{BOTH, Hook, index};
 use crate::{
     At, Checkpoint, Process, Standing, Totals,
-    entry::{Open, Phase},
+    entry::{Open, Phase, UNKNOWN_KIND},
     partition::PartitionState,
     retry_after::MAX_RETRY_AFTER,
 };
@@ -56,6 +56,7 @@ impl<B: Clone> Hook<B> {
                     entry,
                     phase: Phase::Waiting,
                     deadline: None,
+                    kind: UNKNOWN_KIND,
                     body: None,
                     size: 0,
                     joined: false,

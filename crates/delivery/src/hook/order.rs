@@ -74,10 +74,10 @@ impl<B: Clone> Hook<B> {
         now: Timestamp,
         process: &mut Process,
     ) -> Head<B> {
-        let open = self.open();
+        let open = self.tried();
         let has_room = self.order.has_room(open, process.limits.max_open)
             && (self.rules.ordering != Ordering::Strict || self.order.has_strict_room());
-        if !has_room || !self.gate.takes_up(open, now) {
+        if !has_room || !self.gate.takes_up(self.tried(), now) {
             return Head::Waits;
         }
         if open >= process.limits.max_open {

@@ -25,6 +25,7 @@ fn arrived(partition: u8, offset: u64, key: u8) -> Arrived<u8> {
         run: RunId::FIRST,
         lane: Lane::Standard,
         deadline: None,
+        kind: 1,
         order_key: u128::from(key) + 1,
         state_key: (key.is_multiple_of(2)).then_some(u128::from(key) + 1000),
         number: 0,

@@ -24,8 +24,8 @@ impl<B: Clone> Hook<B> {
     pub fn reading(&self, partition: Partition, now: Timestamp, process: &Process) -> Reading {
         let Some(lane) = self.lane(partition) else { return Reading::Stop };
         match self.gate.standing() {
-            Standing::Inactive => return Reading::Stop,
-            Standing::Active if !self.gate.takes_up(self.open(), now) => return Reading::Stop,
+            Standing::Inactive | Standing::Paused => return Reading::Stop,
+            Standing::Active if !self.gate.takes_up(self.tried(), now) => return Reading::Stop,
             Standing::Active | Standing::Suspended | Standing::Deleted => {}
         }
         let limits = &process.limits;
@@ -86,7 +86,8 @@ impl<B: Clone> Hook<B> {
 
     /// What to do next. Ask until [`Step::Idle`].
     pub fn next(&mut self, now: Timestamp, process: &mut Process) -> Step<B> {
-        if self.gate.standing() == Standing::Inactive {
+        self.sweep_held(now, process);
+        if matches!(self.gate.standing(), Standing::Inactive | Standing::Paused) {
             self.sweep(now, process);
             return Step::Idle;
         }
@@ -112,10 +113,10 @@ impl<B: Clone> Hook<B> {
             }
             let Some(state) = &self.lanes[index(lane)] else { return Step::Idle };
             let ends_all = match self.gate.standing() {
-                Standing::Active | Standing::Inactive => false,
+                Standing::Active | Standing::Inactive | Standing::Paused => false,
                 Standing::Suspended | Standing::Deleted => true,
             };
-            let early = self.gate.is_broken() && self.gate.probes_early(self.open(), now);
+            let early = self.gate.is_broken() && self.gate.probes_early(self.tried(), now);
             let first = state.waiting.first().filter(|(due, _)| ends_all || early || *due <= now);
             if let Some(&(_, offset)) = first {
                 let at = At { partition: lane.partition(), offset };
@@ -135,7 +136,7 @@ impl<B: Clone> Hook<B> {
     /// An open notification is due. `None`: it has ended, look at the next one.
     fn next_open(&mut self, at: At, now: Timestamp, process: &mut Process) -> Option<Step<B>> {
         let open = self.lane(at.partition)?.open.get(&at.offset)?;
-        let (entry, is_numbered) = (open.entry, open.is_numbered);
+        let (entry, is_numbered, kind) = (open.entry, open.is_numbered, open.kind);
         if let Some(kind) = ends_unsent(self.gate.standing(), open.deadline, now) {
             if !self.may_end_unsent(now) {
                 return Some(Step::Idle);
@@ -154,6 +155,10 @@ impl<B: Clone> Hook<B> {
         }
         if self.waits_for_resumed(&entry) {
             return Some(Step::Idle);
+        }
+        if process.paused.contains(&kind) {
+            self.hold(at, now);
+            return None;
         }
         let lane = entry.lane;
         let is_due = entry.totals.due <= now;
@@ -183,7 +188,7 @@ impl<B: Clone> Hook<B> {
 
     /// Looks at the record at the head of what was read ahead.
     fn next_new(&mut self, lane: Lane, now: Timestamp, process: &mut Process) -> Head<B> {
-        let open_now = self.open();
+        let open_now = self.tried();
         let Some(state) = &self.lanes[index(lane)] else { return Head::Waits };
         let arrived = match state.ahead.front() {
             None => return Head::Waits,
@@ -195,6 +200,7 @@ impl<B: Clone> Hook<B> {
                 return Head::Passed;
             }
         };
+        let kind = arrived.kind;
         let mut entry = self.entry_of(lane, arrived);
         if let Some(passed) = self.known_already(lane, &entry, process) {
             return passed;
@@ -212,6 +218,17 @@ impl<B: Clone> Hook<B> {
         if self.join(&entry, now, process) {
             self.take_up(lane, entry, process);
             self.end(process, entry.at, FactKind::Joined, now, None);
+            return Head::Passed;
+        }
+        let is_paused = process.paused.contains(&kind);
+        if is_paused && open_now.max(self.held) >= process.limits.max_open {
+            // Nothing is lost: the log keeps it, and what is behind it.
+            return Head::Waits;
+        }
+        if is_paused && entry.queue.is_none() {
+            self.take_up(lane, entry, process);
+            self.open_ids.insert(entry.notification, entry.at);
+            self.hold(entry.at, now);
             return Head::Passed;
         }
         if entry.queue.is_some() {
@@ -247,7 +264,7 @@ impl<B: Clone> Hook<B> {
         if is_strict && (self.gate.in_flight() > 0 || (lane == Lane::Standard && self.drains())) {
             return false;
         }
-        let (open, room) = (self.open(), process.room());
+        let (open, room) = (self.tried(), process.room());
         match self.gate.may_start(&Ask { lane, asks, is_due, open, room, now }) {
             Verdict::Go => true,
             Verdict::WaitUntil(wake) => {
@@ -334,6 +351,7 @@ impl<B: Clone> Hook<B> {
                 entry,
                 phase: Phase::Waiting,
                 deadline: arrived.deadline,
+                kind: arrived.kind,
                 body: None,
                 size: arrived.size,
                 joined: false,
@@ -384,7 +402,7 @@ impl<B: Clone> Hook<B> {
                 state.waiting.insert((totals.due, at.offset));
             }
             // Due at once when it has its turn.
-            Phase::Numbering | Phase::Blocked => {
+            Phase::Numbering | Phase::Blocked | Phase::Held => {
                 totals = fresh(totals, now);
                 open.entry.totals = totals;
             }
@@ -408,7 +426,9 @@ impl<B: Clone> Hook<B> {
     pub(super) fn end_oldest(&mut self, lane: Lane, now: Timestamp, process: &mut Process) {
         let Some(state) = &self.lanes[index(lane)] else { return };
         let waits = |phase: Phase| matches!(phase, Phase::Waiting | Phase::Blocked);
-        let oldest = state.open.values().find(|open| waits(open.phase));
+        // One of a type that an operator stopped is not to end for that.
+        let may_end = |open: &&Open<B>| waits(open.phase) && !process.paused.contains(&open.kind);
+        let oldest = state.open.values().find(may_end);
         let Some(at) = oldest.map(|open| open.entry.at) else { return };
         self.end(process, at, FactKind::Undelivered(EndReason::TooManyOpen), now, None);
     }
@@ -428,7 +448,7 @@ fn ends_unsent(
     match standing {
         Standing::Deleted => Some(FactKind::Cancelled),
         Standing::Suspended => Some(FactKind::Undelivered(EndReason::Suspended)),
-        Standing::Active | Standing::Inactive => {
+        Standing::Active | Standing::Inactive | Standing::Paused => {
             deadline.is_some_and(|deadline| deadline <= now).then_some(FactKind::Expired)
         }
     }

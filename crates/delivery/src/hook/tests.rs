@@ -35,6 +35,7 @@ fn arrived(offset: u64, n: u8, run: u8) -> Arrived<u32> {
         run: RunId::from_bytes([run; 16]),
         lane: Lane::Standard,
         deadline: None,
+        kind: 1,
         order_key: u128::from(n),
         state_key: None,
         number: 0,

@@ -326,6 +326,41 @@ pub struct Checkpoint {
     /// the endpoint asked for no request before; 0: it did not
     #[prost(int64, tag = "17")]
     pub paused_until: i64,
+    /// in partition 0 only
+    #[prost(message, optional, tag = "18")]
+    pub alarm: ::core::option::Option<Alarm>,
+}
+/// What the operator has been, and is to be, told of a webhook. Times of 0: none.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Alarm {
+    /// nothing but failures since then
+    #[prost(int64, tag = "1")]
+    pub since: i64,
+    /// it was called failing since then
+    #[prost(int64, tag = "2")]
+    pub raised: i64,
+    /// the suspension that a notice was made of
+    #[prost(int64, tag = "3")]
+    pub suspended: i64,
+    /// oldest first, at most 16
+    #[prost(message, repeated, tag = "4")]
+    pub untold: ::prost::alloc::vec::Vec<Notice>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Notice {
+    /// "failing", "recovered", "suspended"
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(int64, tag = "2")]
+    pub since: i64,
+    #[prost(int64, tag = "3")]
+    pub at: i64,
+    /// what the last attempt came to
+    #[prost(string, tag = "4")]
+    pub code: ::prost::alloc::string::String,
+    /// of a suspension
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpenEntry {
@@ -580,7 +615,7 @@ pub struct RegistryRecord {
     pub trace: ::prost::alloc::string::String,
     #[prost(
         oneof = "registry_record::State",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
     )]
     pub state: ::core::option::Option<registry_record::State>,
 }
@@ -606,6 +641,8 @@ pub mod registry_record {
         DeploymentKeys(super::DeploymentKeys),
         #[prost(message, tag = "18")]
         Command(super::Command),
+        #[prost(message, tag = "19")]
+        Pause(super::Pause),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -700,9 +737,16 @@ pub struct Webhook {
     /// How many partitions its delivery topic has (2 once it has wanted an urgent type).
     #[prost(uint32, tag = "21")]
     pub partitions: u32,
-    /// Why it is suspended.
+    /// Why it is suspended, when that was, since when it had failed, and what its last
+    /// attempt came to.
     #[prost(string, tag = "22")]
     pub suspended_reason: ::prost::alloc::string::String,
+    #[prost(int64, tag = "23")]
+    pub suspended_at: i64,
+    #[prost(int64, tag = "24")]
+    pub suspended_failing_since: i64,
+    #[prost(string, tag = "25")]
+    pub suspended_last_code: ::prost::alloc::string::String,
     #[prost(oneof = "webhook::Owner", tags = "2, 3, 4, 5")]
     pub owner: ::core::option::Option<webhook::Owner>,
 }
@@ -807,6 +851,37 @@ pub mod configuration {
         Issuer(::prost::alloc::string::String),
         #[prost(int64, tag = "3")]
         ProgrammeManager(i64),
+    }
+}
+/// Something that an operator has stopped: nothing of it is sent, everything waits. Its
+/// entity is "pause/everything", "pause/event:104", "pause/webhook:{id}", ...
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pause {
+    #[prost(string, tag = "7")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub actor: ::prost::alloc::string::String,
+    #[prost(int64, tag = "9")]
+    pub since: i64,
+    #[prost(oneof = "pause::Of", tags = "1, 2, 3, 4, 5, 6")]
+    pub of: ::core::option::Option<pause::Of>,
+}
+/// Nested message and enum types in `Pause`.
+pub mod pause {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Of {
+        #[prost(bool, tag = "1")]
+        Everything(bool),
+        #[prost(string, tag = "2")]
+        EventType(::prost::alloc::string::String),
+        #[prost(bytes, tag = "3")]
+        Webhook(::prost::bytes::Bytes),
+        #[prost(string, tag = "4")]
+        Issuer(::prost::alloc::string::String),
+        #[prost(int64, tag = "5")]
+        ProgrammeManager(i64),
+        #[prost(string, tag = "6")]
+        Merchant(::prost::alloc::string::String),
     }
 }
 /// The deployment's own keys: the id key of notification ids.

@@ -151,6 +151,7 @@ impl Running {
                 self.to_take.insert(slot, retry);
             }
         }
+        self.look_at_pauses();
         for taken in taken {
             // Revoked meanwhile, or to be taken over again already.
             if !self.assigned.contains(&taken.slot) || self.to_take.contains_key(&taken.slot) {

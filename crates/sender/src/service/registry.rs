@@ -7,14 +7,32 @@ use tidings_delivery::{Proposal, Standing, Suspended};
 use tidings_types::Slot;
 
 use super::{Running, tick::Chore};
-use crate::{table::RowKey, webhook::Webhook};
+use crate::{records, table::RowKey, webhook::Webhook};
 
 impl Running {
     /// Some webhook may have changed.
     pub(super) fn registry_changed(&mut self) {
+        self.look_at_pauses();
         let slots: Vec<Slot> = self.table.owners.keys().copied().collect();
         for slot in slots {
             self.compare(slot);
+        }
+    }
+
+    /// Takes over which event types operators have stopped.
+    pub(super) fn look_at_pauses(&mut self) {
+        let paused = self.deps.webhooks.paused_types();
+        let paused = paused.iter().map(|name| records::kind_hash(name)).collect();
+        if self.process.paused == paused {
+            return;
+        }
+        self.process.paused = paused;
+        for key in self.table.keys() {
+            if let Some(row) = self.table.get_mut(key) {
+                row.hook.pauses_changed(&self.process);
+            }
+            self.table.make_ready(key);
+            self.settle(key);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The sender on the memory broker, with scripted endpoints, under paused time.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, also in what it is made of")]
 
+mod pauses;
 mod world;
 
 use std::time::Duration;

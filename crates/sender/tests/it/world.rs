@@ -1,6 +1,11 @@
 //! A memory broker, scripted endpoints and webhooks for tests of the sender.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -107,6 +112,7 @@ pub(crate) struct Hooks {
     webhooks: Mutex<BTreeMap<WebhookId, Arc<Webhook>>>,
     version: watch::Sender<u64>,
     pub(crate) told: Mutex<Vec<String>>,
+    paused: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Clone, Debug)]
@@ -123,6 +129,10 @@ impl Webhooks for HookList {
 
     fn in_slot(&self, of: Slot) -> Vec<Arc<Webhook>> {
         self.0.webhooks.lock().values().filter(|w| slot(w.id) == of).cloned().collect()
+    }
+
+    fn paused_types(&self) -> BTreeSet<String> {
+        self.0.paused.lock().clone()
     }
 
     fn suspend(
@@ -239,7 +249,12 @@ impl World {
                 started: tokio::time::Instant::now(),
                 changed: tokio::sync::Notify::new(),
             }),
-            hooks: Arc::new(Hooks { webhooks: Mutex::default(), version, told: Mutex::default() }),
+            hooks: Arc::new(Hooks {
+                webhooks: Mutex::default(),
+                version,
+                told: Mutex::default(),
+                paused: Mutex::default(),
+            }),
             config,
             sabotage: Sabotage::None,
             ring: KeyRing::generate(&[3; 32]),
@@ -286,6 +301,20 @@ impl World {
         };
         self.hooks.webhooks.lock().insert(id, Arc::new(webhook));
         self.hooks.version.send_modify(|version| *version += 1);
+    }
+
+    /// Stops these event types, and lets all others go on.
+    pub(crate) fn pause_types(&self, types: &[&str]) {
+        *self.hooks.paused.lock() = types.iter().map(|name| (*name).to_owned()).collect();
+        self.hooks.version.send_modify(|version| *version += 1);
+    }
+
+    /// A first delivery of an event type.
+    pub(crate) fn typed(&self, n: u32, event_type: &str, deadline: i64) -> NewRecord {
+        let record = self.record_of(n, &[0; 16], deadline, "");
+        let mut delivery: v1::DeliveryRecord = decode(record.value.clone().unwrap()).unwrap();
+        event_type.clone_into(&mut delivery.event_type);
+        NewRecord { value: Some(encode(&delivery)), ..record }
     }
 
     pub(crate) fn record(&self, n: u32, run: &[u8], deadline: i64) -> NewRecord {

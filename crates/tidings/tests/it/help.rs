@@ -24,6 +24,9 @@ const COMMANDS: &[&[&str]] = &[
     &["quarantine", "list"],
     &["quarantine", "show"],
     &["quarantine", "redrive"],
+    &["pause"],
+    &["pause", "list"],
+    &["resume"],
 ];
 
 /// The words of the example in a help text.
@@ -62,7 +65,7 @@ async fn every_command_has_an_example_that_works() {
             }
         }
     }
-    assert!(ran >= 13, "{ran}");
+    assert!(ran >= 16, "{ran}");
 }
 
 /// What the example of `serve` starts, on a free port, with one quarantined record.

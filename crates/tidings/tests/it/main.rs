@@ -10,6 +10,7 @@ mod merchants;
 mod metrics;
 mod neighbours;
 mod new_types;
+mod pauses;
 mod roles;
 mod stage;
 mod webhooks;
