@@ -17,12 +17,12 @@ use crate::{
 /// A webhook that has not accepted anything yet may have so many in flight.
 const UNPROVEN: usize = 2;
 /// In a crowded process one webhook may have so many in flight.
-const CROWDED: usize = 8;
+pub(crate) const CROWDED: usize = 8;
 /// A webhook with requests in flight that answers none of them for so long, and four
 /// times what it takes at best, is silent.
 const SILENCE: Duration = Duration::from_secs(1);
 /// When one asks again that found the process crowded or the suspects' pool full.
-const POOL_IS_FULL: Duration = Duration::from_millis(200);
+pub(crate) const POOL_IS_FULL: Duration = Duration::from_millis(200);
 
 /// How many times of 410 are kept at most, whatever the settings say.
 const GONE_KEPT: usize = 16;
@@ -453,6 +453,11 @@ impl Gate {
     /// Whether it is probed only.
     pub fn is_broken(&self) -> bool {
         self.breaker.is_open()
+    }
+
+    /// Attempts of a lane in flight.
+    pub(crate) fn in_flight_in(&self, lane: Lane) -> usize {
+        self.in_flight[index(lane)]
     }
 
     pub fn in_flight(&self) -> usize {

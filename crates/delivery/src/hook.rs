@@ -155,6 +155,11 @@ impl<B: Clone> Hook<B> {
     /// and is past its window or deadline ends without an attempt (design §10).
     pub fn set(&mut self, standing: Standing, rules: Rules, now: Timestamp, process: &mut Process) {
         let before = std::mem::replace(&mut self.rules, rules);
+        if before.shares != self.rules.shares {
+            let attempts = self.gate.in_flight();
+            process.leave_crowds(before.shares, attempts);
+            process.join_crowds(self.rules.shares, attempts);
+        }
         if before.ordering != Ordering::Strict && self.rules.ordering == Ordering::Strict {
             self.begin_drain();
         }

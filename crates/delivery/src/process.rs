@@ -1,10 +1,13 @@
 //! What all webhooks of a process share: limits, room, and counts.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tidings_types::{Lane, Sabotage};
 
-use crate::{Pace, Room, SuspendRules};
+use crate::{Pace, Room, SuspendRules, gate::CROWDED};
 
 /// The bounds of sending. Everything that a webhook can make grow is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,11 @@ pub struct Limits {
     pub in_flight: usize,
     /// ...and how many of them only the urgent lane may take.
     pub in_flight_urgent: usize,
+    /// Attempts in flight of one tenant's webhooks (setting
+    /// `delivery.tenant_in_flight`)...
+    pub tenant_in_flight: usize,
+    /// ...and to one host (setting `delivery.host_in_flight`).
+    pub host_in_flight: usize,
     /// Facts that the log has not acknowledged; no work starts beyond.
     pub facts: usize,
     /// Records of one partition read ahead.
@@ -48,6 +56,8 @@ impl Default for Limits {
             remembered_in_process: 2_000_000,
             in_flight: 2000,
             in_flight_urgent: 100,
+            tenant_in_flight: 1000,
+            host_in_flight: 500,
             facts: 8192,
             ahead_records: 256,
             ahead_bytes: 1 << 20,
@@ -95,6 +105,8 @@ pub struct Process {
     pub kept_bytes: usize,
     pub remembered: usize,
     pub hooks: usize,
+    /// Attempts in flight by tenant and by host, hashed; those that have some.
+    crowds: BTreeMap<u64, usize>,
     /// Event types, hashed, that an operator stopped.
     pub paused: BTreeSet<u64>,
     pub counts: Counts,
@@ -124,7 +136,48 @@ impl Process {
         self.facts < self.limits.facts
     }
 
-    pub(crate) fn place(&mut self, lane: Lane) -> &mut usize {
+    /// Takes a place for an attempt of a webhook that shares so.
+    pub(crate) fn take(&mut self, lane: Lane, shares: [u64; 2]) {
+        *self.place(lane) += 1;
+        self.join_crowds(shares, 1);
+    }
+
+    /// Gives a place back.
+    pub(crate) fn give_back(&mut self, lane: Lane, shares: [u64; 2]) {
+        let place = self.place(lane);
+        *place = place.saturating_sub(1);
+        self.leave_crowds(shares, 1);
+    }
+
+    pub(crate) fn join_crowds(&mut self, shares: [u64; 2], attempts: usize) {
+        for share in shares.into_iter().filter(|share| *share != 0 && attempts > 0) {
+            *self.crowds.entry(share).or_default() += attempts;
+        }
+    }
+
+    pub(crate) fn leave_crowds(&mut self, shares: [u64; 2], attempts: usize) {
+        for share in shares {
+            if let Some(count) = self.crowds.get_mut(&share) {
+                *count = count.saturating_sub(attempts);
+                if *count == 0 {
+                    self.crowds.remove(&share);
+                }
+            }
+        }
+    }
+
+    /// Whether a webhook's tenant and host have a place left for one that has `own` in
+    /// flight. When three quarters are taken, nobody of them starts a ninth, so that
+    /// they share what is left.
+    pub(crate) fn has_share(&self, shares: [u64; 2], own: usize) -> bool {
+        let most = [self.limits.tenant_in_flight, self.limits.host_in_flight];
+        shares.into_iter().zip(most).all(|(share, most)| {
+            let taken = self.crowds.get(&share).copied().unwrap_or(0);
+            taken < most && (own < CROWDED || taken < most / 4 * 3)
+        })
+    }
+
+    fn place(&mut self, lane: Lane) -> &mut usize {
         match lane {
             Lane::Standard => &mut self.in_flight[0],
             Lane::Urgent => &mut self.in_flight[1],
@@ -146,6 +199,26 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tenant_and_a_host_have_their_places_and_share_them() {
+        let limits = Limits { tenant_in_flight: 40, host_in_flight: 60, ..Limits::default() };
+        let mut process = Process::new(limits);
+        let (one, other) = ([1, 10], [2, 10]);
+        (0..30).for_each(|_| process.take(Lane::Standard, one));
+        assert!(process.has_share(one, 7) && !process.has_share(one, 8), "crowded: no ninth");
+        (0..10).for_each(|_| process.take(Lane::Urgent, one));
+        assert!(!process.has_share(one, 0), "the tenant has all it may");
+        assert!(process.has_share(other, 20), "another one does not feel it");
+        (0..20).for_each(|_| process.take(Lane::Standard, other));
+        assert!(!process.has_share([3, 10], 0), "the host has all it may");
+        assert!(process.has_share([0, 0], 100), "nobody is everybody");
+        process.give_back(Lane::Standard, other);
+        assert!(process.has_share([3, 10], 0));
+        (0..40).for_each(|_| process.give_back(Lane::Standard, one));
+        (0..19).for_each(|_| process.give_back(Lane::Standard, other));
+        assert_eq!(process.crowds.len(), 0, "who has nothing in flight is forgotten");
+    }
 
     #[test]
     fn urgent_places_are_kept_and_the_sum_never_exceeds_the_limit() {

@@ -15,6 +15,8 @@ pub struct Rules {
     pub rate_per_second: u32,
     pub ordering: Ordering,
     pub stuck_key: StuckKey,
+    /// Its tenant and its host, hashed: what shares their places. Zero: nobody.
+    pub shares: [u64; 2],
 }
 
 impl Rules {
@@ -26,6 +28,7 @@ impl Rules {
             rate_per_second: 0,
             ordering: Ordering::None,
             stuck_key: StuckKey::Wait,
+            shares: [0; 2],
         }
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tidings_delivery::{Ladders, Rules, Standing, Suspended};
 use tidings_egress::Target;
 use tidings_proto::v1;
-use tidings_signing::{AsymmetricKey, Secret, WebhookSecret};
+use tidings_signing::{AsymmetricKey, Secret, WebhookSecret, sha256};
 use tidings_types::{Ordering, StuckKey, Timestamp, WebhookId};
 
 /// Whose a webhook is.
@@ -104,6 +104,13 @@ pub struct Webhook {
 }
 
 impl Webhook {
+    /// Its tenant and its host, hashed.
+    fn shares(&self) -> [u64; 2] {
+        let host =
+            self.target.as_ref().map_or(0, |target| hash("host", &target.host().to_string()));
+        [hash("tenant", &self.owner.name()), host]
+    }
+
     /// What its owner chose, with the ladder that it names.
     pub(crate) fn rules(&self, ladders: &Ladders) -> Rules {
         Rules {
@@ -112,8 +119,15 @@ impl Webhook {
             rate_per_second: self.rate_per_second,
             ordering: self.ordering,
             stuck_key: self.stuck_key,
+            shares: self.shares(),
         }
     }
+}
+
+/// Never zero.
+fn hash(what: &str, name: &str) -> u64 {
+    let digest = sha256(&[what.as_bytes(), b"/", name.as_bytes()]);
+    digest.iter().take(8).fold(0_u64, |hash, byte| (hash << 8) | u64::from(*byte)).max(1)
 }
 
 /// The part of the request head that is the same for every attempt: content type,

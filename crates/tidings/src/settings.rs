@@ -83,6 +83,8 @@ pub(crate) struct DeliverySettings {
     pub(crate) remembered: usize,
     pub(crate) suspend_after: Duration,
     pub(crate) failing_after: Duration,
+    pub(crate) tenant_in_flight: usize,
+    pub(crate) host_in_flight: usize,
     pub(crate) gone_count: u32,
     pub(crate) gone_gap: Duration,
 }

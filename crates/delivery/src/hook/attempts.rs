@@ -89,8 +89,7 @@ impl<B: Clone> Hook<B> {
 
     fn free_place(&mut self, lane: tidings_types::Lane, process: &mut Process) {
         self.gate.finished(lane);
-        let place = process.place(lane);
-        *place = place.saturating_sub(1);
+        process.give_back(lane, self.rules.shares);
         self.count_suspects(process);
     }
 

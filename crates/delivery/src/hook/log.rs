@@ -6,7 +6,7 @@ use tidings_types::{
 
 use super::{BOTH, Hook, index};
 use crate::{
-    At, Checkpoint, Process, Standing, Totals,
+    Alarm, At, Checkpoint, Process, Standing, Totals,
     entry::{Open, Phase, UNKNOWN_KIND},
     partition::PartitionState,
     retry_after::MAX_RETRY_AFTER,
@@ -144,7 +144,7 @@ impl<B: Clone> Hook<B> {
         sabotage: Sabotage,
     ) -> Option<(Checkpoint, Offset)> {
         let (health, numbers) = (self.gate.health(), self.order.numbers());
-        let alarm = (partition == 0).then(|| self.alarm.clone()).unwrap_or_default();
+        let alarm = if partition == 0 { self.alarm.clone() } else { Alarm::default() };
         let state = self.lane_mut(partition)?;
         state.changed = false;
         let folded = if sabotage.is(Sabotage::NoFoldedInCheckpoint) {
@@ -211,8 +211,7 @@ impl<B: Clone> Hook<B> {
             }
         }
         for lane in freed {
-            let place = process.place(lane);
-            *place = place.saturating_sub(1);
+            process.give_back(lane, self.rules.shares);
         }
         process.facts = process.facts.saturating_sub(self.facts.len());
         self.facts.clear();

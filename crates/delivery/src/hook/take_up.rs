@@ -7,6 +7,7 @@ use super::{Attempt, BOTH, Hook, Reading, Step, index};
 use crate::{
     Arrived, Ask, Asks, At, Entry, Fact, FactKind, Process, Standing, Totals, Verdict,
     entry::{Open, Phase},
+    gate::POOL_IS_FULL,
     partition::Ahead,
 };
 
@@ -181,7 +182,7 @@ impl<B: Clone> Hook<B> {
             }
         };
         self.gate.started(lane, now);
-        *process.place(lane) += 1;
+        process.take(lane, self.rules.shares);
         self.count_suspects(process);
         Some(step)
     }
@@ -243,7 +244,7 @@ impl<B: Clone> Hook<B> {
         let Some(body) = self.take_up(lane, entry, process) else { return Head::Passed };
         self.open_ids.insert(entry.notification, entry.at);
         self.gate.started(entry.lane, now);
-        *process.place(entry.lane) += 1;
+        process.take(entry.lane, self.rules.shares);
         self.count_suspects(process);
         let open = self.lane_mut(entry.at.partition).and_then(|s| s.open.get_mut(&entry.at.offset));
         let Some(open) = open else { return Head::Passed };
@@ -262,6 +263,13 @@ impl<B: Clone> Hook<B> {
     ) -> bool {
         let is_strict = self.rules.ordering == Ordering::Strict;
         if is_strict && (self.gate.in_flight() > 0 || (lane == Lane::Standard && self.drains())) {
+            return false;
+        }
+        // One request is kept for the urgent lane.
+        let is_kept = lane == Lane::Urgent && self.gate.in_flight_in(lane) == 0;
+        if !is_kept && !process.has_share(self.rules.shares, self.gate.in_flight()) {
+            let wake = now + POOL_IS_FULL;
+            self.wake = Some(self.wake.map_or(wake, |before| before.min(wake)));
             return false;
         }
         let (open, room) = (self.tried(), process.room());

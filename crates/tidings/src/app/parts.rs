@@ -222,6 +222,8 @@ impl Shared {
                 gone_gap: delivery.gone_gap,
             },
             failing_after: delivery.failing_after,
+            tenant_in_flight: delivery.tenant_in_flight,
+            host_in_flight: delivery.host_in_flight,
             pace: if settings.dev { Pace::quick() } else { Pace::default() },
             sabotage: self.sabotage,
             ..Limits::default()

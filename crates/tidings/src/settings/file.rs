@@ -74,6 +74,9 @@ pub(crate) struct Delivery {
     pub(crate) remembered: Option<usize>,
     /// After how long a time of nothing but failures a webhook is suspended.
     pub(crate) suspend_after: Option<String>,
+    /// How many requests to one tenant's webhooks, and to one host, may be under way.
+    pub(crate) tenant_in_flight: Option<usize>,
+    pub(crate) host_in_flight: Option<usize>,
     /// After how long a time of nothing but failures operators are told.
     pub(crate) failing_after: Option<String>,
     /// How many `410 Gone`, each `gone_gap` apart, suspend a webhook.

@@ -199,6 +199,12 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
             file.delivery.failing_after.as_deref(),
             if dev { SECOND } else { 5 * MINUTE },
         )?,
+        tenant_in_flight: positive(
+            "delivery.tenant_in_flight",
+            file.delivery.tenant_in_flight,
+            1000,
+        )?,
+        host_in_flight: positive("delivery.host_in_flight", file.delivery.host_in_flight, 500)?,
         gone_count: gone_count(file)?,
         gone_gap: duration(
             "delivery.gone_gap",

@@ -46,6 +46,10 @@ pub(crate) fn show(settings: &Settings) -> String {
     line(format!("max_open = {}\nremembered = {}", delivery.max_open, delivery.remembered));
     line(format!("suspend_after = {:?}", secs(delivery.suspend_after)));
     line(format!("failing_after = {:?}", secs(delivery.failing_after)));
+    line(format!(
+        "tenant_in_flight = {}\nhost_in_flight = {}",
+        delivery.tenant_in_flight, delivery.host_in_flight
+    ));
     line(format!("gone_count = {}\ngone_gap = {:?}", delivery.gone_count, secs(delivery.gone_gap)));
     line("[delivery.ladders]".to_owned());
     for (name, steps) in &delivery.ladders {
