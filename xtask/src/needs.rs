@@ -1,5 +1,6 @@
 //! What the tests need beside Rust, C, C++, make and perl: Java and Maven, which
-//! bring and run a real Kafka. Installed where this may install, else named.
+//! bring and run a real Kafka; Java, Python and Node.js for the verification code
+//! of `docs/verify`. Installed where this may install, else named.
 
 use std::process::{Command, Stdio};
 
@@ -8,21 +9,29 @@ use tidings_kafka_node::KafkaJars;
 
 use crate::run::say;
 
-const PACKAGES: [&str; 2] = ["openjdk-17-jdk-headless", "maven"];
+/// Each program, what shows that it runs, and Debian's package of it.
+const PROGRAMS: [(&str, &[&str], &str); 4] = [
+    ("java", &["-version"], "openjdk-17-jdk-headless"),
+    ("mvn", &["--version"], "maven"),
+    ("python3", &["--version"], "python3"),
+    ("node", &["--version"], "nodejs"),
+];
 
-/// Makes sure that a Kafka node can be started.
-pub(crate) fn kafka() -> anyhow::Result<()> {
-    if !runs("java", "-version") || !runs("mvn", "--version") {
-        install()?;
+/// Makes sure that every program is there and a Kafka node can be started.
+pub(crate) fn bring() -> anyhow::Result<()> {
+    let missing = PROGRAMS.iter().filter(|(program, asked, _)| !runs(program, asked));
+    let missing: Vec<&str> = missing.map(|(_, _, package)| *package).collect();
+    if !missing.is_empty() {
+        install(&missing)?;
     }
     say("== Kafka's jars");
     KafkaJars::bring().context("no Kafka for the tests")?;
     Ok(())
 }
 
-fn runs(program: &str, argument: &str) -> bool {
+fn runs(program: &str, arguments: &[&str]) -> bool {
     let command = Command::new(program)
-        .arg(argument)
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -30,19 +39,17 @@ fn runs(program: &str, argument: &str) -> bool {
     command.is_ok_and(|status| status.success())
 }
 
-fn install() -> anyhow::Result<()> {
-    let by_hand = format!("apt-get update && apt-get install -y {}", PACKAGES.join(" "));
+fn install(packages: &[&str]) -> anyhow::Result<()> {
+    let by_hand = format!("apt-get update && apt-get install -y {}", packages.join(" "));
     let is_root = Command::new("id")
         .arg("-u")
         .output()
         .is_ok_and(|answer| answer.stdout.trim_ascii() == b"0");
-    if !is_root || !runs("apt-get", "--version") {
-        bail!("Java 17 and Maven are missing; on Debian run as root: {by_hand}");
+    if !is_root || !runs("apt-get", &["--version"]) {
+        bail!("the tests need more programs; on Debian run as root: {by_hand}");
     }
     say(format!("== {by_hand}"));
-    for arguments in
-        [vec!["update", "-q"], [vec!["install", "-y", "-q"], PACKAGES.to_vec()].concat()]
-    {
+    for arguments in [vec!["update", "-q"], [&["install", "-y", "-q"], packages].concat()] {
         let status = Command::new("apt-get")
             .args(&arguments)
             .env("DEBIAN_FRONTEND", "noninteractive")

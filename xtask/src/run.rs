@@ -65,7 +65,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
 
 /// Everything.
 pub(crate) fn test() -> anyhow::Result<()> {
-    needs::kafka()?;
+    needs::bring()?;
     static_checks()?;
     deny()?;
     step("cargo", &["test", "--release", "--workspace", "--locked"], &[])

@@ -1,6 +1,7 @@
 //! The crate from outside: the files, the events, the bodies.
 
 mod catalogue;
+mod docs;
 mod event;
 mod render;
 

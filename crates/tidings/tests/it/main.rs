@@ -13,4 +13,5 @@ mod new_types;
 mod pauses;
 mod roles;
 mod stage;
+mod verify;
 mod webhooks;
