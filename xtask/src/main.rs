@@ -61,9 +61,19 @@ enum Command {
         /// Break a rule on purpose: the run must find it.
         #[arg(long, value_name = "NAME")]
         sabotage: Option<String>,
-        /// Only this step.
+        /// Only this step or fault; may be repeated.
         #[arg(long, value_name = "STEP")]
-        only: Option<String>,
+        only: Vec<String>,
+        /// `local` runs `serve`; `kafka` brings a node and runs each role as
+        /// processes of its own.
+        #[arg(long, value_enum, default_value_t)]
+        broker: run::Broker,
+        /// Nodes of Kafka.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=1))]
+        brokers: u8,
+        /// Run this binary instead of building one.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
     },
     /// A dead webhook with a long queue beside a hundred healthy ones: small and level?
     Memory {
@@ -114,7 +124,9 @@ fn main() -> ExitCode {
                 }
             }
         }
-        Command::Crash { rounds, seed, sabotage, only } => run::crash(rounds, seed, sabotage, only),
+        Command::Crash { rounds, seed, sabotage, only, broker, brokers: _, binary } => {
+            run::crash(rounds, seed, sabotage, only, (broker, binary))
+        }
         Command::Memory { queued, rate, seconds } => run::memory(queued, rate, seconds),
         Command::Sim { seeds, seed, sabotage } => run::sim(seeds, seed, sabotage.as_deref()),
         Command::Powercut { rounds, seed, sabotage } => {

@@ -111,14 +111,30 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
+/// What the crash run runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Broker {
+    #[default]
+    Local,
+    Kafka,
+}
+
 pub(crate) fn crash(
     rounds: u32,
     seed: u64,
     sabotage: Option<String>,
-    only: Option<String>,
+    only: Vec<String>,
+    (broker, given): (Broker, Option<PathBuf>),
 ) -> anyhow::Result<()> {
-    let plan = crash::Plan { binary: binary("release")?, rounds, seed, sabotage, only };
-    let report = block_on(crash::run(&plan))?;
+    let binary = given.map_or_else(|| binary("release"), Ok)?;
+    let plan = crash::Plan { binary, rounds, seed, sabotage, only };
+    let report = match broker {
+        Broker::Local => block_on(crash::run(&plan))?,
+        Broker::Kafka => {
+            needs::bring()?;
+            block_on(crash::kafka::run(&plan))?
+        }
+    };
     say(report.summary());
     if plan.sabotage.is_some() {
         return if report.verdict.is_clean() {

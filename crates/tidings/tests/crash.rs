@@ -14,7 +14,7 @@ fn plan(rounds: u32, sabotage: Option<&str>) -> crash::Plan {
         rounds,
         seed: 7,
         sabotage: sabotage.map(str::to_owned),
-        only: None,
+        only: Vec::new(),
     }
 }
 
@@ -30,6 +30,17 @@ async fn a_crash_run_finds_a_delivery_that_never_was() {
     let report = crash::run(&plan(1, Some("invent-delivered"))).await.unwrap();
     let found = report.verdict.count(Wrong::FalselyDelivered);
     assert!(found > 0, "{}", report.summary());
+}
+
+/// Three faults of those that `cargo xtask crash --broker kafka` makes. Those of
+/// senders and of the broker wait for a defect (docs/crash-runs.md).
+#[tokio::test(flavor = "multi_thread")]
+async fn three_faults_on_kafka_lose_nothing() {
+    let faults = ["router killed", "recorder stopped", "api killed"];
+    let plan = crash::Plan { only: faults.map(str::to_owned).to_vec(), ..plan(3, None) };
+    let report = crash::kafka::run(&plan).await.unwrap();
+    assert!(report.verdict.is_clean(), "{}", report.summary());
+    assert!(report.missed().is_empty() && report.accepted > 0, "{}", report.summary());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,6 +69,9 @@ pub struct Observed {
     /// Moments at which a process was killed, cut off or taken over, on the same
     /// clock as [`Seen::at`].
     pub disturbed: Vec<u64>,
+    /// Moments at which a process that had stood still went on: what it had begun
+    /// before may reach an endpoint now, although another has sent it meanwhile.
+    pub resumed: Vec<u64>,
     /// Whether the sums of `account` agreed, and the sum of its notifications.
     pub account_agrees: bool,
     pub account_notifications: u64,
@@ -342,7 +345,8 @@ fn check_events(observed: &Observed, verdict: &mut Verdict) {
 const NOTED_LATE: u64 = 500;
 
 /// A repeat after an accepted request is allowed only if the first one reached the
-/// endpoint less than the window before a disturbance, or a resend was asked for.
+/// endpoint less than the window before a disturbance, if one of the two is what a
+/// process that had stood still had begun before, or if a resend was asked for.
 fn check_repeats(observed: &Observed, verdict: &mut Verdict) {
     let mut first: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     let mut seen: Vec<&Seen> = observed.seen.iter().collect();
@@ -350,11 +354,14 @@ fn check_repeats(observed: &Observed, verdict: &mut Verdict) {
     for request in seen {
         let key = (request.webhook.as_str(), request.notification.as_str());
         if let Some(at) = first.get(&key) {
+            let near = |moments: &[u64], at: u64, window: u64| {
+                let from = at.saturating_sub(NOTED_LATE);
+                moments.iter().any(|moment| (from..=at + window).contains(moment))
+            };
             let explained = observed.resent.contains(&request.notification)
-                || observed.disturbed.iter().any(|kill| {
-                    let from = at.saturating_sub(NOTED_LATE);
-                    (from..=at + observed.repeat_window).contains(kill)
-                });
+                || near(&observed.disturbed, *at, observed.repeat_window)
+                || near(&observed.resumed, *at, 0)
+                || near(&observed.resumed, request.at, 0);
             if explained {
                 verdict.explained_repeats += 1;
             } else {
@@ -469,6 +476,22 @@ mod tests {
                 },
                 Wrong::Repeated,
             );
+        }
+    }
+
+    #[test]
+    fn what_stood_still_may_repeat_only_as_it_goes_on() {
+        let repeated = |resumed| {
+            let mut observed = clean();
+            let mut again = observed.seen[0].clone();
+            again.at = 5000;
+            observed.seen.push(again);
+            observed.resumed.push(resumed);
+            check(&observed).count(Wrong::Repeated)
+        };
+        assert_eq!((repeated(4900), repeated(900)), (0, 0), "the second or the first is its own");
+        for other in [400, 1001, 4400, 5001] {
+            assert_eq!(repeated(other), 1, "{other}");
         }
     }
 

@@ -4,6 +4,8 @@
 //! `kill -9` keeps the page cache, so this run says nothing about fsync; the
 //! power-cut run does.
 
+pub mod kafka;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -55,15 +57,15 @@ pub struct Plan {
     pub seed: u64,
     /// A rule to break on purpose, by name.
     pub sabotage: Option<String>,
-    /// Only this step, if given.
-    pub only: Option<String>,
+    /// Only these steps or faults, in this order; none: all.
+    pub only: Vec<String>,
 }
 
 /// What came of it.
 #[derive(Debug)]
 pub struct Report {
     pub verdict: Verdict,
-    /// How often each step was hit.
+    /// How often each step or fault was hit.
     pub hits: BTreeMap<String, u32>,
     pub accepted: usize,
     pub requests: usize,
@@ -144,8 +146,8 @@ async fn rounds(plan: &Plan, spec: Spec) -> anyhow::Result<Report> {
 }
 
 fn steps(plan: &Plan) -> Vec<String> {
-    if let Some(only) = &plan.only {
-        return vec![only.clone()];
+    if !plan.only.is_empty() {
+        return plan.only.clone();
     }
     let mut steps = vec![RANDOM.to_owned(), RESUBSCRIBED.to_owned()];
     steps.extend(STEPS.iter().map(|step| (*step).to_owned()));
@@ -193,16 +195,7 @@ impl Run {
     }
 
     async fn named(&mut self, step: &str) -> anyhow::Result<bool> {
-        let most = match step {
-            // Once in a life, when the slots are taken over.
-            "sender.after_took" => 1,
-            // About once a second by each owner with work.
-            "router.after_deliveries_before_commit"
-            | "router.after_commit"
-            | "sender.after_checkpoints_before_mark" => 3,
-            _ => 40,
-        };
-        let count = self.load.rng.random_range(1..=most);
+        let count = self.load.rng.random_range(1..=most_counts(step));
         let armed = ("TIDINGS_FAILPOINTS", format!("{step}={count}"));
         let mut server = Server::spawn(&self.spec, &[armed])?;
         // It may die before it is ready: some steps are reached at start.
@@ -280,6 +273,19 @@ impl Run {
         let code = server.terminate(Duration::from_secs(15)).await?;
         anyhow::ensure!(code == Some(0), "SIGTERM ended with {code:?} instead of 0");
         Ok(verdict)
+    }
+}
+
+/// How often a step may be passed before the process dies at it.
+fn most_counts(step: &str) -> u32 {
+    match step {
+        // Once in a life, when the slots are taken over.
+        "sender.after_took" => 1,
+        // About once a second by each owner with work.
+        "router.after_deliveries_before_commit"
+        | "router.after_commit"
+        | "sender.after_checkpoints_before_mark" => 3,
+        _ => 40,
     }
 }
 

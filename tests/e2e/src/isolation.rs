@@ -151,14 +151,15 @@ async fn pair(
 
     let before = stage.attempts().await?;
     let stop = Arc::new(AtomicBool::new(false));
-    let flood = tokio::spawn(flood(stage.admin()?, count, plan.rate, Arc::clone(&stop)));
+    let mut flooding = JoinSet::new();
+    flooding.spawn(flood(stage.admin()?, count, plan.rate, Arc::clone(&stop)));
     // They show what they are within this time.
     measure(&stage, &healthy, plan.rate, WARM_UP).await?;
     let published = healthy.count();
     let beside = measure(&stage, &healthy, plan.rate, plan.time).await?;
     let tried = stage.attempts().await?.saturating_sub(before + published);
     stop.store(true, Ordering::Release);
-    let wanted = flood.await??;
+    let wanted = flooding.join_next().await.context("nobody publishes for the others")???;
     anyhow::ensure!(wanted > 0, "nothing was published for the others");
     let least = u64::try_from(count).unwrap_or(u64::MAX).min(wanted) / 2 + 1;
     anyhow::ensure!(tried >= least, "the others were tried {tried} times, at least {least} needed");

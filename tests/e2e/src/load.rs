@@ -3,7 +3,7 @@
 //! An event whose answer was lost is published again until it is accepted: its
 //! correlation id makes it the same event.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
@@ -75,6 +75,21 @@ impl Load {
     /// Notes that the process dies now.
     pub fn disturbed(&mut self) {
         self.observed.disturbed.push(self.receiver.now_ms());
+    }
+
+    /// Notes that owners are cut off from the log from now on, and may go on for
+    /// `span` before they notice.
+    pub fn cut_off(&mut self, span: Duration) {
+        let now = self.receiver.now_ms();
+        let until = now + u64::try_from(span.as_millis()).unwrap_or(0);
+        let windows = usize::try_from(REPEAT_WINDOW_MS).unwrap_or(1);
+        self.observed.disturbed.extend((now..until).step_by(windows));
+        self.observed.disturbed.push(until);
+    }
+
+    /// Notes that a process that stood still goes on now.
+    pub fn resumed(&mut self) {
+        self.observed.resumed.push(self.receiver.now_ms());
     }
 
     /// Publishes a batch of new events, or again what is uncertain.

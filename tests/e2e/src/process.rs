@@ -46,6 +46,18 @@ impl Server {
         Self::launch(&[], role, spec, &[])
     }
 
+    /// The same with a variable more in its environment.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn spawn_role_with(
+        role: &str,
+        spec: &Spec,
+        environment: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
+        Self::launch(&[], role, spec, environment)
+    }
+
     /// The same under another program, which must become the process itself.
     ///
     /// # Errors
@@ -153,15 +165,20 @@ impl Server {
         Ok(())
     }
 
-    /// SIGSTOP: from now on it does nothing, until it is killed.
+    /// SIGSTOP: from now on it does nothing, until it is killed or continued.
     ///
     /// # Errors
     /// When it cannot be stopped.
     pub fn stop_dead(&self) -> anyhow::Result<()> {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-STOP", &pid]).status();
-        anyhow::ensure!(status.context("cannot send SIGSTOP")?.success(), "kill -STOP failed");
-        Ok(())
+        signal(self.child.id(), "STOP")
+    }
+
+    /// SIGCONT: goes on after [`Server::stop_dead`], as if no time had passed.
+    ///
+    /// # Errors
+    /// When it cannot be continued.
+    pub fn go_on(&self) -> anyhow::Result<()> {
+        signal(self.child.id(), "CONT")
     }
 
     /// SIGTERM, and the exit code.
@@ -195,6 +212,17 @@ impl Drop for Server {
             debug_assert!(killed.is_ok(), "a child can be killed");
         }
     }
+}
+
+/// Sends a signal, such as `STOP`.
+///
+/// # Errors
+/// When it cannot be sent.
+pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    let status = status.with_context(|| format!("cannot send SIG{name}"))?;
+    anyhow::ensure!(status.success(), "kill -{name} {pid} failed");
+    Ok(())
 }
 
 /// What a process uses.

@@ -28,8 +28,7 @@ pub(crate) fn run(args: &ResendArgs) -> Result<(), Failure> {
             return Err(Failure::Usage(anyhow!("say whose: --webhook ID, or --hook ID")));
         }
     };
-    let scopes: &[&str] =
-        if args.hook.is_some() { &["admin"] } else { &["eds.read", "eds.write"] };
+    let scopes: &[&str] = if args.hook.is_some() { &["admin"] } else { &["eds.read", "eds.write"] };
     let who = Who { scopes, pm: args.pm, issuer: args.issuer.as_deref() };
     let (since, confirmed, pace) = (args.since.clone(), args.confirm, args.per_second.max(1));
     Client::with_for(&args.client, who, async move |client| {
