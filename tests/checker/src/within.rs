@@ -244,7 +244,7 @@ mod tests {
         let void = with_told(request(1, 100, false), told, tooks(12));
         assert_eq!(void.count(Wrong::Repeated), 0, "{}", void.summary());
         let own = Told { took: 8, ..told };
-        for (told, at) in [(told, 21), (own, 12), (Told { delivered: true, ..told }, 9)] {
+        for (told, at) in [(told, 21), (own, 9), (Told { delivered: true, ..told }, 9)] {
             let known = with_told(request(1, 100, false), told, tooks(at));
             assert_eq!(known.count(Wrong::Repeated), 1, "{told:?} {at}");
         }
