@@ -279,7 +279,8 @@ impl KafkaReader {
         self.tell("assign", partition, |consumer, list| {
             list.set_all_offsets(at)?;
             consumer.incremental_assign(list)?;
-            if paused { consumer.pause(list) } else { Ok(()) }
+            // The client keeps a pause beyond the assignment that it was for.
+            if paused { consumer.pause(list) } else { consumer.resume(list) }
         });
     }
 

@@ -69,6 +69,7 @@ conformance! {
         a_reader_takes_turns_between_partitions,
         a_dropped_poll_loses_nothing,
         a_paused_partition_gives_nothing_until_it_is_resumed,
+        a_partition_that_is_assigned_anew_is_not_paused_any_more,
         an_unassigned_partition_gives_nothing_more,
         a_reader_may_be_assigned_before_its_topic_exists_anywhere,
         reading_beyond_the_end_is_an_error,

@@ -154,6 +154,20 @@ pub(crate) async fn a_paused_partition_gives_nothing_until_it_is_resumed(lab: La
     assert_eq!(texts(&fetched[0].1), ["0", "1", "2"]);
 }
 
+pub(crate) async fn a_partition_that_is_assigned_anew_is_not_paused_any_more(lab: Lab) {
+    lab.topic("t", 1).await;
+    let broker = lab.broker();
+    let mut reader = broker.reader();
+    reader.assign(at("t", 0), 0);
+    fill(&broker, &at("t", 0), 3).await;
+    assert_eq!(next(&mut reader).await[0].1.len(), 3);
+    reader.pause(&at("t", 0));
+    reader.unassign(&at("t", 0));
+    fill(&broker, &at("t", 0), 1).await;
+    reader.assign(at("t", 0), 3);
+    assert_eq!(next(&mut reader).await[0].1.len(), 1);
+}
+
 pub(crate) async fn an_unassigned_partition_gives_nothing_more(lab: Lab) {
     lab.topic("t", 1).await;
     let broker = lab.broker();
