@@ -306,6 +306,7 @@ async fn run_platform(
         Platform::ListPauses => Ok(admin::pauses::list(state)),
         Platform::DeletePause => admin::pauses::delete(state, request).await,
         Platform::Account => admin::account::account(state, request).await,
+        Platform::Explain => admin::explain::explain(state, request).await,
         Platform::ListQuarantine => admin::quarantine::list(state, request).await,
         Platform::ShowQuarantine => admin::quarantine::show(state, request).await,
         Platform::Redrive => admin::quarantine::redrive(state, request).await,

@@ -129,7 +129,7 @@ fn parameters(route: &Route) -> Value {
             "prune" => json!({ "type": "boolean" }),
             _ => json!({ "type": "string" }),
         };
-        let required = *name == "from";
+        let required = matches!(*name, "from" | "what");
         list.push(json!({ "name": name, "in": "query", "required": required, "schema": schema }));
     }
     if is_eds(route) {

@@ -50,6 +50,7 @@ pub(crate) enum Platform {
     ListPauses,
     DeletePause,
     Account,
+    Explain,
     ListQuarantine,
     ShowQuarantine,
     Redrive,

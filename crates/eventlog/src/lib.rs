@@ -12,6 +12,7 @@
 
 mod account;
 mod batch;
+mod explain;
 mod facts;
 mod fold;
 mod item;
@@ -29,6 +30,7 @@ mod wire;
 
 pub use account::{Account, AccountRow};
 pub use batch::{Batch, Record, Source};
+pub use explain::{Life, Published, Subject, Verdict};
 pub use item::{
     AttemptItem, AttemptList, Cursor, CursorError, Item, Page, Status, UndeliveredGroup,
 };

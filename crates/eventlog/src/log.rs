@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use crate::{
     account::Account,
     batch::{Batch, Positions},
+    explain::{Life, Subject},
     item::{AttemptList, Cursor, Item, Page, Status, UndeliveredGroup},
     metrics::Metrics,
     store::{MemoryDisk, StoreError},
@@ -244,6 +245,17 @@ impl EventLog {
     ) -> Result<Option<AttemptList>, ReadError> {
         let now = self.inner.clock.now();
         self.read(move |view| view.attempts(webhook, notification, now)).await
+    }
+
+    /// The whole life of what `subject` names; `None` if the view does not know it.
+    /// Reads the facts of all decisions.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]: answer 503.
+    pub async fn explain(&self, subject: Subject) -> Result<Option<Life>, ReadError> {
+        let now = self.inner.clock.now();
+        self.read(move |view| view.explain(&subject, now)).await
     }
 
     /// What `webhook` did not get, created at `from` or later: undelivered,

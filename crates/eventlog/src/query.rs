@@ -27,22 +27,32 @@ const CACHED_CHUNKS: usize = 32;
 
 /// Reads decisions, each chunk once.
 #[derive(Debug, Default)]
-struct Decisions {
+pub(crate) struct Decisions {
     chunks: BTreeMap<u64, Vec<Bytes>>,
 }
 
 impl Decisions {
     fn get(&mut self, view: &View, origin: &Origin) -> Result<v1::RoutedRecord, StoreError> {
-        if !self.chunks.contains_key(&origin.chunk) {
+        self.record(view, origin.chunk, origin.record)
+    }
+
+    /// The decision at a place in a chunk.
+    pub(crate) fn record(
+        &mut self,
+        view: &View,
+        chunk: u64,
+        record: u32,
+    ) -> Result<v1::RoutedRecord, StoreError> {
+        if !self.chunks.contains_key(&chunk) {
             if self.chunks.len() >= CACHED_CHUNKS {
                 self.chunks.clear();
             }
-            let row = rows::get(&*view.store, &rows::decisions_key(origin.chunk))?;
+            let row = rows::get(&*view.store, &rows::decisions_key(chunk))?;
             let row = row.ok_or_else(|| StoreError::damaged("a chunk is missing"))?;
-            self.chunks.insert(origin.chunk, facts::decisions(row.value)?);
+            self.chunks.insert(chunk, facts::decisions(row.value)?);
         }
-        let at = usize::try_from(origin.record).map_err(|_large| Malformed)?;
-        let raw = self.chunks.get(&origin.chunk).and_then(|chunk| chunk.get(at));
+        let at = usize::try_from(record).map_err(|_large| Malformed)?;
+        let raw = self.chunks.get(&chunk).and_then(|chunk| chunk.get(at));
         let raw = raw.cloned().ok_or(Malformed)?;
         Ok(decode(raw).map_err(|_undecodable| Malformed)?)
     }

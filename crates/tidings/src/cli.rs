@@ -79,6 +79,12 @@ pub(crate) enum Command {
     /// Show that every published event is accounted for; exit 1 if not.
     #[command(after_help = "Example:\n  tidings account --data ./tidings-data --json")]
     Account(AccountArgs),
+    /// Tell the whole life of one event: where it was published, what was decided,
+    /// every attempt and every resend.
+    #[command(
+        after_help = "Example:\n  tidings explain tidings.events.104/1/0 --data ./tidings-data"
+    )]
+    Explain(ExplainArgs),
     /// Look at records that were set aside, and publish them again.
     #[command(subcommand, after_help = "Example:\n  tidings quarantine list --data ./tidings-data")]
     Quarantine(QuarantineCommand),
@@ -103,6 +109,17 @@ pub(crate) enum Command {
         #[command(flatten)]
         client: ClientArgs,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// An event's uid, `topic/partition/offset`, or a notification's id.
+    pub(crate) what: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
 }
 
 #[derive(Debug, Args)]

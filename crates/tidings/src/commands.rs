@@ -1,6 +1,7 @@
 //! One module a command, and what a failed command comes to.
 
 mod account;
+mod explain;
 mod pause;
 mod publish;
 mod quarantine;
@@ -103,6 +104,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Pause(PauseArgs { command: None, of, reason, client }) => {
             pause::pause(&of, &reason.unwrap_or_default(), &client)
         }
+        Command::Explain(args) => explain::run(&args),
         Command::Resend(args) => resend::run(&args),
         Command::Resume { of, client } => pause::resume(&of, &client),
     }

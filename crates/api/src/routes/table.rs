@@ -329,6 +329,15 @@ pub(crate) const ROUTES: &[Route] = &[
         .gives("Account")
         .fails(&[Code::NotFound, Code::UnableToRead]),
     admin(
+        Platform::Explain,
+        GET,
+        "/admin/v1/explain",
+        "The whole life of an event: decisions, attempts, resends",
+    )
+    .query(&["what"])
+    .gives("Explained")
+    .fails(&[Code::InvalidRequestBody, Code::NotFound, Code::UnableToRead]),
+    admin(
         Platform::ListQuarantine,
         GET,
         "/admin/v1/quarantine",

@@ -24,6 +24,8 @@ const COMMANDS: &[&[&str]] = &[
     &["quarantine", "list"],
     &["quarantine", "show"],
     &["quarantine", "redrive"],
+    &["explain"],
+    &["resend"],
     &["pause"],
     &["pause", "list"],
     &["resume"],
@@ -45,14 +47,17 @@ async fn every_command_has_an_example_that_works() {
     let good = event(r#"{"messageId":"m","publicToken":"t"}"#);
     std::fs::write(at.join("events.ndjson"), format!("{good}\n")).unwrap();
     std::fs::write(at.join("mended.json"), &good).unwrap();
-    let _server = serve(at).await;
+    let server = serve(at).await;
     let mut ran = 0;
     for command in COMMANDS {
         let mut arguments = command.to_vec();
         arguments.push("--help");
         let help = run_in(at, &arguments, "");
         assert_eq!(help.code, Some(0), "{command:?}: {}", help.err);
-        let example = example(&help.out);
+        let mut example = example(&help.out);
+        if let Some(id) = example.iter_mut().find(|word| *word == "WEBHOOK") {
+            *id = webhook(at, &server.base()).await;
+        }
         let words: Vec<&str> = example.iter().map(String::as_str).collect();
         assert!(words.starts_with(command), "{command:?}: {words:?}");
         match words.first().copied() {
@@ -65,7 +70,7 @@ async fn every_command_has_an_example_that_works() {
             }
         }
     }
-    assert!(ran >= 16, "{ran}");
+    assert!(ran >= 18, "{ran}");
 }
 
 /// What the example of `serve` starts, on a free port, with one quarantined record.
@@ -93,6 +98,17 @@ async fn serve(at: &std::path::Path) -> Server {
     .await
     .unwrap();
     server
+}
+
+/// Makes a webhook of manager 20, whom the example of `tenants apply` has made.
+async fn webhook(at: &std::path::Path, url: &str) -> String {
+    let token = ["token", "--data", "tidings-data", "--pm", "20", "--scope", "eds.write"];
+    let token = run_in(at, &token, "").out;
+    let client = tidings_e2e::http::Client::new(url, token.trim()).unwrap();
+    let config = serde_json::json!({"url": "http://127.0.0.1:9/hook"});
+    let body = serde_json::json!({"events": [104], "config": config});
+    let made = client.json("POST", "/api/v1/Webhooks", &body).await.unwrap().response(201).unwrap();
+    made["webhookId"].as_str().unwrap().to_owned()
 }
 
 #[test]

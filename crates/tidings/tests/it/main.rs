@@ -6,6 +6,7 @@ mod delivery;
 mod guarded;
 mod help;
 mod ingest;
+mod life;
 mod merchants;
 mod metrics;
 mod neighbours;
