@@ -155,9 +155,10 @@ async fn pair(
     flooding.spawn(flood(stage.admin()?, count, plan.rate, Arc::clone(&stop)));
     // They show what they are within this time.
     measure(&stage, &healthy, plan.rate, WARM_UP).await?;
-    let published = healthy.count();
+    let warm_up = healthy.count();
     let beside = measure(&stage, &healthy, plan.rate, plan.time).await?;
-    let tried = stage.attempts().await?.saturating_sub(before + published);
+    // All attempts but the healthy one's.
+    let tried = stage.attempts().await?.saturating_sub(before + warm_up + healthy.count());
     stop.store(true, Ordering::Release);
     let wanted = flooding.join_next().await.context("nobody publishes for the others")???;
     anyhow::ensure!(wanted > 0, "nothing was published for the others");
