@@ -162,9 +162,9 @@ pub struct Gate {
     gone: Vec<Timestamp>,
     /// Since when it has requests in flight and has answered none of them.
     quiet_since: Option<Timestamp>,
-    /// That was seen to have gone on for too long. It starts nothing more until it
-    /// answers or nothing is in flight, and holds the places of a suspect meanwhile,
-    /// not for a whole timeout those of a healthy one.
+    /// That was seen to have gone on for too long. Until it answers or nothing is in
+    /// flight it may have two in flight, and holds the places of a suspect, not for a
+    /// whole timeout those of a healthy one.
     is_silent: bool,
 }
 
@@ -264,10 +264,6 @@ impl Gate {
                 return Verdict::WaitUntil(wake);
             }
         }
-        // One request is kept for the urgent lane here too.
-        if self.is_silent && (lane == Lane::Standard || self.in_flight[index(lane)] > 0) {
-            return Verdict::Full;
-        }
         let process_full = match lane {
             Lane::Standard => room.any == 0,
             Lane::Urgent => room.any + room.urgent == 0,
@@ -333,7 +329,14 @@ impl Gate {
 
     /// How many requests it may have in flight now.
     fn limit(&self, now: Timestamp) -> usize {
-        let trusted = if self.is_proven { usize::MAX } else { UNPROVEN };
+        let trusted = if self.is_silent {
+            // A second one shows whether it is only the first that gets no answer.
+            UNPROVEN + usize::from(self.has_urgent)
+        } else if self.is_proven {
+            usize::MAX
+        } else {
+            UNPROVEN
+        };
         let recovering = self.breaker.limit(now, &self.pace).unwrap_or(usize::MAX);
         self.max_in_flight.min(self.adaptive.limit()).min(trusted).min(recovering)
     }
@@ -678,6 +681,8 @@ mod tests {
         assert!(gate.listen(at(21)) && !gate.listen(at(21)), "news once");
         assert!(gate.is_suspect());
         assert_eq!(gate.condition(), Condition::Silent);
+        assert_eq!(new(&gate, Lane::Standard, at(21)), Verdict::Go, "others may answer");
+        gate.started(Lane::Standard, at(21));
         assert_eq!(new(&gate, Lane::Standard, at(21)), Verdict::Full);
         // Its lane is kept for the urgent one all the same.
         assert_eq!(new(&gate, Lane::Urgent, at(21)), Verdict::Go);
