@@ -43,6 +43,7 @@ pub(crate) const DOORS: &[(&str, &[&str])] = &[
     ("clap", &["tidings"]),
     ("anyhow", &["tidings"]),
     ("hickory-resolver", &["egress"]),
+    ("socket2", &["egress"]),
     ("jsonwebtoken", &["auth"]),
     ("axum", &["api"]),
 ];

@@ -61,11 +61,11 @@ pub(crate) async fn heartbeat(call: &Call<'_>) -> Result<Answer, ApiError> {
         ApiError::new(Code::RateLimited).retry_after(seconds)
     })?;
     let (code, http_status, duration) = match request(state, &webhook) {
-        Some(request) => {
+        Ok(request) => {
             let report = state.deps.egress.attempt(request).await;
             (report.code, report.http_status, report.duration)
         }
-        None => (AttemptCode::BadConfig, 0, Duration::ZERO),
+        Err(code) => (code, 0, Duration::ZERO),
     };
     let healthy = code == AttemptCode::Delivered;
     Ok(Answer::ok(&json!({
@@ -77,9 +77,10 @@ pub(crate) async fn heartbeat(call: &Call<'_>) -> Result<Answer, ApiError> {
     })))
 }
 
-/// The request; `None` if the stored URL is not allowed (any more).
-fn request(state: &State, webhook: &Webhook) -> Option<Request> {
-    let target = Target::parse(&webhook.url, &state.config.url_policy).ok()?;
+/// The request; if the stored URL is not allowed (any more), what it comes to.
+fn request(state: &State, webhook: &Webhook) -> Result<Request, AttemptCode> {
+    let target =
+        Target::parse(&webhook.url, &state.config.url_policy).map_err(|refusal| refusal.code())?;
     let now = state.now();
     let id = state.new_webhook_id().to_string();
     let body = json!({
@@ -125,7 +126,7 @@ fn request(state: &State, webhook: &Webhook) -> Option<Request> {
             headers.insert(name, value);
         }
     }
-    Some(Request { webhook: webhook.id, target: Arc::new(target), headers, body, timeout: TIMEOUT })
+    Ok(Request { webhook: webhook.id, target: Arc::new(target), headers, body, timeout: TIMEOUT })
 }
 
 /// As the sender signs a notification.

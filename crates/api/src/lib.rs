@@ -41,6 +41,6 @@ pub use config::Config;
 pub use dispatch::router;
 pub use errors::Code;
 pub use metrics::Metrics;
-pub use ops::ops_router;
+pub use ops::{metrics_router, ops_router};
 pub use serve::{Limits, ServeError, serve};
 pub use state::{Deps, MetricsText, State};

@@ -11,6 +11,11 @@ use crate::serve::Peer;
 
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// `/metrics` alone, to everybody: for a listener of its own (contract §2).
+pub fn metrics_router(metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
+    Router::new().route("/metrics", get(async move || ([(CONTENT_TYPE, TEXT)], metrics())))
+}
+
 /// `/healthz`, `/readyz` and `/metrics` alone.
 pub fn ops_router(
     metrics: Arc<dyn Fn() -> String + Send + Sync>,

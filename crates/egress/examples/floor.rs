@@ -88,7 +88,7 @@ async fn run_egress(
     body: &Bytes,
     seconds: u64,
 ) -> Result<f64, Box<dyn Error>> {
-    let policy = Policy { allow_loopback: true, ..Policy::default() };
+    let policy = Policy::dev();
     let target = Arc::new(Target::parse(&receiver.url("/hook"), &policy)?);
     let config = Config { policy, ..Config::default() };
     let metrics = Metrics::register(&mut Registry::default());

@@ -162,6 +162,9 @@ impl Egress {
         let Answer { connection, parts, body } = answer;
         let shared = &self.shared;
         let code = code_of(&parts);
+        if has_body_without_place(&parts) {
+            connection.spoil();
+        }
         let mut reading = Reading::new(shared, connection, body);
         let key = key_of(request);
         if code == AttemptCode::ProtocolError {
@@ -389,6 +392,16 @@ fn code_of(parts: &Parts) -> AttemptCode {
     } else {
         AttemptCode::Http
     }
+}
+
+/// Whether the head announces a body that an answer of its status does not have.
+/// What follows may be that body: nobody reads it, so nothing else is read either.
+fn has_body_without_place(parts: &Parts) -> bool {
+    let has_none = matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let length = parts.headers.get(header::CONTENT_LENGTH);
+    has_none
+        && (length.is_some_and(|length| length.as_bytes() != b"0")
+            || parts.headers.contains_key(header::TRANSFER_ENCODING))
 }
 
 /// Whether the head says at most once how long the body is. hyper accepts equal

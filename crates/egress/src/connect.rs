@@ -1,17 +1,45 @@
 //! The seam between attempts and the network.
 
-use std::{fmt, io};
+use std::{fmt, io, mem::MaybeUninit};
 
 use rustls::{AlertDescription, CertificateError};
 use tidings_types::{AttemptCode, BoxFuture};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
 
 use crate::target::Target;
 
 /// A connected stream; secured already, if its target wants that.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Whether nothing is there to be read now, not even an end. Asks the system:
+    /// a runtime that is busy learns only later what has arrived, and a read that
+    /// is pending says nothing.
+    fn is_quiet(&self) -> bool;
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+impl Io for TcpStream {
+    fn is_quiet(&self) -> bool {
+        let peeked = socket2::SockRef::from(self).peek(&mut [MaybeUninit::uninit()]);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl Io for TlsStream<TcpStream> {
+    /// Also not quiet while a record of TLS itself waits, such as a session ticket.
+    fn is_quiet(&self) -> bool {
+        self.get_ref().0.is_quiet()
+    }
+}
+
+/// Streams in memory, of tests: a read that is pending has nothing to read.
+impl Io for DuplexStream {
+    fn is_quiet(&self) -> bool {
+        true
+    }
+}
 
 /// Why there is no connection: a fact about the endpoint, as the attempt's code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

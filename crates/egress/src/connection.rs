@@ -74,7 +74,8 @@ impl Connection {
         target: Arc<Target>,
         metrics: &Metrics,
     ) -> Result<Box<Self>, AttemptCode> {
-        let (watched, watch) = Watched::new(io);
+        let (mut watched, watch) = Watched::new(io);
+        poll_fn(|context| watched.poll_settle(context)).await?;
         // Writes nothing: HTTP/1.1 has no greeting.
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(MAX_RESPONSE_HEAD)
@@ -115,7 +116,14 @@ impl Connection {
     /// the other side has not closed, and nothing came that was not asked for.
     pub(crate) fn poll_is_idle(&mut self, context: &mut Context<'_>) -> bool {
         self.drive(context);
-        self.driver.is_some() && matches!(self.sender.poll_ready(context), Poll::Ready(Ok(())))
+        self.driver.is_some()
+            && !self.watch.is_spoiled()
+            && matches!(self.sender.poll_ready(context), Poll::Ready(Ok(())))
+    }
+
+    /// From now on no other request goes this way.
+    pub(crate) fn spoil(&self) {
+        self.watch.spoil();
     }
 
     /// Sends the request and waits for the head of the answer.

@@ -50,12 +50,7 @@ impl Fetcher {
     /// `extra_roots` are trusted beside the public authorities.
     pub fn new(extra_roots: Vec<CertificateDer<'static>>, metrics: Metrics) -> Self {
         let everywhere = ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse::<IpNet>().ok());
-        let policy = Policy {
-            allow: everywhere.collect(),
-            allow_http: true,
-            allow_loopback: true,
-            ..Policy::default()
-        };
+        let policy = Policy { allow: everywhere.collect(), allow_http: true, ..Policy::default() };
         let config = Config { policy: policy.clone(), extra_roots, ..Config::default() };
         Self { connector: NetConnector::new(&config, metrics), policy }
     }

@@ -34,6 +34,8 @@ pub enum Class {
     /// IPv6 that carries an IPv4 address: mapped, compatible, translated, NAT64,
     /// 6to4, Teredo, ISATAP; and the 6to4 relay.
     Embedded,
+    /// Named by the operator, whatever it is.
+    Denied,
 }
 
 impl Class {
@@ -50,6 +52,7 @@ impl Class {
         Self::Multicast,
         Self::Reserved,
         Self::Embedded,
+        Self::Denied,
     ];
 
     /// The word in metric labels.
@@ -67,6 +70,7 @@ impl Class {
             Self::Multicast => "multicast",
             Self::Reserved => "reserved",
             Self::Embedded => "embedded",
+            Self::Denied => "denied",
         }
     }
 }

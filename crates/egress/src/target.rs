@@ -4,10 +4,11 @@
 //! to an address that is not: the connector looks at the addresses of every
 //! attempt ([`Target::may_dial`]).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderValue, Uri};
 use ipnet::IpNet;
+use tidings_types::AttemptCode;
 use url::{Host, Url};
 
 use crate::filter::{Class, classify};
@@ -31,36 +32,71 @@ pub struct Policy {
     pub allow_http: bool,
     /// Ports that a URL may name.
     pub ports: Vec<u16>,
-    /// `--dev`: endpoints on this machine are accepted, on any port, with or
-    /// without TLS.
-    pub allow_loopback: bool,
+    /// Networks that are never dialled, whatever else lets them through.
+    pub deny: Vec<IpNet>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { allow: Vec::new(), allow_http: false, ports: vec![443, 8443], allow_loopback: false }
+        Self { allow: Vec::new(), allow_http: false, ports: vec![443, 8443], deny: Vec::new() }
     }
 }
 
 impl Policy {
+    /// The defaults of `--dev`: also endpoints on this machine, with or without TLS.
+    pub fn dev() -> Self {
+        Self { allow: Self::loopback(), allow_http: true, ..Self::default() }
+    }
+
+    /// The networks of this machine.
+    pub fn loopback() -> Vec<IpNet> {
+        let four = IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8);
+        vec![four, IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST))]
+    }
+
     /// Whether the operator lets this address through although it may not be
     /// public.
     pub fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.allow.iter().any(|net| net.contains(&address))
-            || (self.allow_loopback && address.is_loopback())
+        self.allow.iter().any(|net| net.contains(&address)) && !self.denies(address)
+    }
+
+    fn denies(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.deny.iter().any(|net| net.contains(&address))
     }
 
     /// Whether the operator lets any address through that is not public.
     fn lifts_rules(&self) -> bool {
-        !self.allow.is_empty() || self.allow_loopback
+        !self.allow.is_empty()
     }
 }
 
 /// Why a URL is refused. The text is for the client who registers it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct UrlRefusal(&'static str);
+#[error("{problem}")]
+pub struct UrlRefusal {
+    problem: &'static str,
+    code: AttemptCode,
+}
+
+impl UrlRefusal {
+    /// What the URL is, not where it leads, is refused.
+    const fn form(problem: &'static str) -> Self {
+        Self { problem, code: AttemptCode::BadConfig }
+    }
+
+    /// Where the URL leads is refused: its host, address or port.
+    const fn place(problem: &'static str) -> Self {
+        Self { problem, code: AttemptCode::BlockedAddress }
+    }
+
+    /// What an attempt comes to whose stored URL is refused so: the settings have
+    /// changed since it was registered.
+    pub const fn code(&self) -> AttemptCode {
+        self.code
+    }
+}
 
 /// A checked URL.
 #[derive(Clone, Debug)]
@@ -83,40 +119,45 @@ impl Target {
     /// With the rule that it breaks.
     pub fn parse(text: &str, policy: &Policy) -> Result<Self, UrlRefusal> {
         check_text(text)?;
-        let url = Url::parse(text).map_err(|_bad| UrlRefusal("not an absolute URL"))?;
+        let url = Url::parse(text).map_err(|_bad| UrlRefusal::form("not an absolute URL"))?;
         let https = match url.scheme() {
             "https" => true,
-            "http" if policy.allow_http || policy.allow_loopback => false,
-            _ => return Err(UrlRefusal("the URL must begin with https://")),
+            "http" => false,
+            _ => return Err(UrlRefusal::form("the URL must begin with https://")),
         };
         // `https:host` and `https:///host` parse, but parsers do not agree on them.
         let rest = text.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
         if rest.is_none_or(|rest| rest.starts_with('/')) {
-            return Err(UrlRefusal("the URL must begin with https:// and a host"));
+            return Err(UrlRefusal::form("the URL must begin with https:// and a host"));
         }
         if !url.username().is_empty() || url.password().is_some() || text_has_user(text) {
-            return Err(UrlRefusal("the URL must not contain a user name or password"));
+            return Err(UrlRefusal::form("the URL must not contain a user name or password"));
         }
         if url.fragment().is_some() {
-            return Err(UrlRefusal("the URL must not contain a fragment"));
+            return Err(UrlRefusal::form("the URL must not contain a fragment"));
         }
         if url.as_str().len() > MAX_URL {
-            return Err(UrlRefusal("the URL is longer than 255 characters in its canonical form"));
+            return Err(UrlRefusal::form(
+                "the URL is longer than 255 characters in its canonical form",
+            ));
         }
-        let host = url.host().ok_or(UrlRefusal("the URL names no host"))?.to_owned();
+        let host = url.host().ok_or(UrlRefusal::form("the URL names no host"))?.to_owned();
         let port = url.port_or_known_default().filter(|port| *port != 0);
-        let port = port.ok_or(UrlRefusal("this port is not allowed"))?;
-        let usual = policy.ports.contains(&port) || (!https && policy.allow_http && port == 80);
+        let port = port.ok_or(UrlRefusal::place("this port is not allowed"))?;
+        let usual = policy.ports.contains(&port) || (!https && port == 80);
         let place = check_host(&host, policy)?;
         let only_allowed = match place {
             Place::Allowed => true,
-            Place::Public if usual && (https || policy.allow_http) => false,
+            Place::Public if usual => false,
             Place::Public | Place::Internal if policy.lifts_rules() => true,
-            Place::Public if usual => return Err(UrlRefusal("the URL must begin with https://")),
-            Place::Public => return Err(UrlRefusal("this port is not allowed")),
-            Place::Internal => return Err(UrlRefusal("this host name is not a public one")),
+            Place::Public => return Err(UrlRefusal::place("this port is not allowed")),
+            Place::Internal => return Err(UrlRefusal::place("this host name is not a public one")),
         };
-        let unusable = |_bad| UrlRefusal("not a URL that can be requested");
+        // After the place: a stored URL that breaks both rules leads where it may not.
+        if !https && !policy.allow_http {
+            return Err(UrlRefusal::form("the URL must begin with https://"));
+        }
+        let unusable = |_bad| UrlRefusal::form("not a URL that can be requested");
         let path = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
@@ -169,6 +210,9 @@ impl Target {
     /// # Errors
     /// With what the address is.
     pub fn may_dial(&self, address: IpAddr, policy: &Policy) -> Result<(), Class> {
+        if policy.denies(address) {
+            return Err(Class::Denied);
+        }
         if policy.allows(address) {
             return Ok(());
         }
@@ -189,13 +233,15 @@ enum Place {
 
 fn check_text(text: &str) -> Result<(), UrlRefusal> {
     if text.chars().count() > MAX_URL {
-        return Err(UrlRefusal("the URL is longer than 255 characters"));
+        return Err(UrlRefusal::form("the URL is longer than 255 characters"));
     }
     // The WHATWG rules drop or turn these silently; a URL with one is a mistake
     // or an attempt to make two parsers disagree.
     if text.contains(|letter: char| letter.is_control() || letter.is_whitespace() || letter == '\\')
     {
-        return Err(UrlRefusal("the URL contains a control character, a space or a backslash"));
+        return Err(UrlRefusal::form(
+            "the URL contains a control character, a space or a backslash",
+        ));
     }
     Ok(())
 }
@@ -212,12 +258,12 @@ fn check_host(host: &Host<String>, policy: &Policy) -> Result<Place, UrlRefusal>
     let literal = match host {
         Host::Ipv4(v4) => IpAddr::V4(*v4),
         Host::Ipv6(v6) => IpAddr::V6(*v6),
-        Host::Domain(name) => return check_name(name, policy),
+        Host::Domain(name) => return check_name(name),
     };
     if policy.allows(literal) {
         return Ok(Place::Allowed);
     }
-    Err(UrlRefusal(match classify(literal) {
+    Err(UrlRefusal::place(match classify(literal) {
         Class::Global => "the URL must name a host, not an address",
         Class::Unspecified
         | Class::Loopback
@@ -229,25 +275,23 @@ fn check_host(host: &Host<String>, policy: &Policy) -> Result<Place, UrlRefusal>
         | Class::Documentation
         | Class::Multicast
         | Class::Reserved
-        | Class::Embedded => "this address is not a public one",
+        | Class::Embedded
+        | Class::Denied => "this address is not a public one",
     }))
 }
 
-fn check_name(name: &str, policy: &Policy) -> Result<Place, UrlRefusal> {
-    if name == "localhost" && policy.allow_loopback {
-        return Ok(Place::Allowed);
-    }
+fn check_name(name: &str) -> Result<Place, UrlRefusal> {
     if name.ends_with('.') {
-        return Err(UrlRefusal("the host name must not end in a dot"));
+        return Err(UrlRefusal::form("the host name must not end in a dot"));
     }
     if name.len() > MAX_NAME || name.split('.').any(|label| label.len() > MAX_LABEL) {
-        return Err(UrlRefusal("the host name is too long"));
+        return Err(UrlRefusal::form("the host name is too long"));
     }
     let bad_label =
         |label: &str| label.is_empty() || label.starts_with('-') || label.ends_with('-');
     let is_name = |letter: u8| letter.is_ascii_alphanumeric() || b"-_.".contains(&letter);
     if !name.bytes().all(is_name) || name.split('.').any(bad_label) {
-        return Err(UrlRefusal("the host name is not a valid one"));
+        return Err(UrlRefusal::form("the host name is not a valid one"));
     }
     let internal = !name.contains('.')
         || INTERNAL_SUFFIXES.iter().any(|suffix| {

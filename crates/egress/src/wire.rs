@@ -1,19 +1,28 @@
 //! Watches the bytes of a connection, so that a report can say what really
-//! happened on it.
+//! happened on it, and no answer is taken for that of another request.
 //!
 //! hyper tells neither whether a byte of the request left this process, nor how
 //! many informational answers came, and its parser is lenient about line ends.
 //! The watch reads along: it counts what was written, remembers the first fault,
 //! and checks the heads of answers for size, number and line ends. Bodies are
 //! not looked at.
+//!
+//! An endpoint may answer before it has read the request. On a new connection
+//! such an answer is kept back until the request is written, so that it counts
+//! however early it comes; but the connection carries no other request. On a
+//! kept connection bytes that are there before the request are nobody's answer:
+//! the system is asked just before the write, since the runtime may not know yet
+//! what has arrived. When the endpoint stops reading, the rest of the request is
+//! dropped and what it says or does decides.
 
 use std::{
     fmt, io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
+use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
 use tidings_types::AttemptCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -27,6 +36,8 @@ use crate::{
 pub(crate) struct Watched {
     io: Box<dyn Io>,
     watch: Arc<Watch>,
+    /// What came before anything was written.
+    early: Bytes,
 }
 
 /// What was seen since [`Watch::begin`].
@@ -35,9 +46,30 @@ pub(crate) struct Watch(Mutex<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
+    phase: Phase,
+    /// Who waits for reads that are held back.
+    reader: Option<Waker>,
+    /// Nothing may follow on this connection.
+    is_spoiled: bool,
     written: bool,
+    /// Whether a byte of an answer was read.
+    is_answered: bool,
     fault: Option<AttemptCode>,
+    /// Why no more of the request can be written.
+    broken: Option<AttemptCode>,
     heads: Heads,
+}
+
+/// How far the present exchange is, as far as reading goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// Of the first request nothing is written yet: reads wait.
+    #[default]
+    First,
+    /// Of a later request nothing is written yet: nothing may have come.
+    Next,
+    /// The request is being written or is written.
+    Open,
 }
 
 /// An answer that breaks the rules; hyper passes it on without a look.
@@ -45,17 +77,48 @@ struct Seen {
 #[error("the answer was refused with {0}")]
 struct Refused(AttemptCode);
 
+/// Bytes or an end on a kept connection, before the next request.
+#[derive(Debug, thiserror::Error)]
+#[error("something came that nobody asked for")]
+struct Unasked;
+
 impl Watched {
     pub(crate) fn new(io: Box<dyn Io>) -> (Self, Arc<Watch>) {
         let watch = Arc::default();
-        (Self { io, watch: Arc::clone(&watch) }, watch)
+        (Self { io, watch: Arc::clone(&watch), early: Bytes::new() }, watch)
+    }
+
+    /// Takes what a new connection's endpoint has said before it was asked.
+    pub(crate) fn poll_settle(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), AttemptCode>> {
+        let mut space = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut space);
+        match Pin::new(&mut self.io).poll_read(context, &mut buffer) {
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                Poll::Ready(Err(AttemptCode::ClosedEarly))
+            }
+            Poll::Ready(Ok(())) => {
+                self.early = Bytes::copy_from_slice(buffer.filled());
+                self.watch.spoil();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(io_code(&error))),
+            Poll::Pending if self.io.is_quiet() => Poll::Ready(Ok(())),
+            // The runtime learns of it in a moment and wakes this task.
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
 impl Watch {
     /// Forgets the last exchange.
     pub(crate) fn begin(&self) {
-        *self.0.lock() = Seen { heads: Heads::expected(), ..Seen::default() };
+        let mut seen = self.0.lock();
+        let phase = if seen.phase == Phase::First { Phase::First } else { Phase::Next };
+        let is_spoiled = seen.is_spoiled;
+        *seen = Seen { heads: Heads::expected(), phase, is_spoiled, ..Seen::default() };
     }
 
     /// Whether the endpoint may have seen something of the request.
@@ -63,9 +126,29 @@ impl Watch {
         self.0.lock().written
     }
 
+    /// From now on nothing may follow on this connection.
+    pub(crate) fn spoil(&self) {
+        self.0.lock().is_spoiled = true;
+    }
+
+    /// Whether nothing may follow on this connection.
+    pub(crate) fn is_spoiled(&self) -> bool {
+        self.0.lock().is_spoiled
+    }
+
     /// The first fault of the stream or of an answer's head.
+    ///
+    /// A server that closes while there is something that it has not read resets
+    /// the connection: once an answer has begun, both are the same (§7.5, EP34,
+    /// EP43).
     pub(crate) fn fault(&self) -> Option<AttemptCode> {
-        self.0.lock().fault
+        let seen = self.0.lock();
+        match seen.fault.or(seen.broken) {
+            Some(AttemptCode::ConnectionReset) if seen.is_answered => {
+                Some(AttemptCode::ClosedEarly)
+            }
+            fault => fault,
+        }
     }
 
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
@@ -75,15 +158,37 @@ impl Watch {
         result
     }
 
-    fn note_written(&self, result: io::Result<usize>) -> io::Result<usize> {
-        if matches!(result, Ok(1..)) {
-            self.0.lock().written = true;
+    /// Notes how a write of `length` bytes went, and lets reads through.
+    fn note_written(&self, result: io::Result<usize>, length: usize) -> io::Result<usize> {
+        let mut seen = self.0.lock();
+        seen.phase = Phase::Open;
+        if let Some(reader) = seen.reader.take() {
+            reader.wake();
         }
-        self.note(result)
+        match result {
+            Ok(written) => {
+                seen.written |= written > 0;
+                Ok(written)
+            }
+            Err(error) => {
+                // In order before it was reset: that is for the reader to find.
+                let in_order = error.kind() == io::ErrorKind::BrokenPipe;
+                let code = if in_order { AttemptCode::ClosedEarly } else { io_code(&error) };
+                seen.broken.get_or_insert(code);
+                seen.is_spoiled = true;
+                Ok(length)
+            }
+        }
+    }
+
+    /// Whether writing is of no use any more.
+    fn is_broken(&self) -> bool {
+        self.0.lock().broken.is_some()
     }
 
     fn note_read(&self, bytes: &[u8]) -> io::Result<()> {
         let mut seen = self.0.lock();
+        seen.is_answered |= !bytes.is_empty();
         match seen.heads.read(bytes) {
             Ok(()) => Ok(()),
             Err(code) => {
@@ -91,6 +196,16 @@ impl Watch {
                 Err(io::Error::other(Refused(code)))
             }
         }
+    }
+
+    /// Whether a read may go on now; if not, `context` is woken when it may.
+    fn poll_read_phase(&self, context: &Context<'_>) -> Poll<Phase> {
+        let mut seen = self.0.lock();
+        if seen.phase == Phase::First {
+            seen.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(seen.phase)
     }
 }
 
@@ -106,6 +221,16 @@ impl AsyncRead for Watched {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let phase = ready!(self.watch.poll_read_phase(context));
+        if phase == Phase::Next && !self.io.is_quiet() {
+            return Poll::Ready(Err(io::Error::other(Unasked)));
+        }
+        if !self.early.is_empty() {
+            let length = self.early.len().min(buffer.remaining());
+            let piece = self.early.split_to(length);
+            buffer.put_slice(piece.chunk());
+            return Poll::Ready(self.watch.note_read(&piece));
+        }
         let before = buffer.filled().len();
         let result = ready!(Pin::new(&mut self.io).poll_read(context, buffer));
         self.watch.note(result)?;
@@ -120,8 +245,11 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.watch.is_broken() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let result = ready!(Pin::new(&mut self.io).poll_write(context, bytes));
-        Poll::Ready(self.watch.note_written(result))
+        Poll::Ready(self.watch.note_written(result, bytes.len()))
     }
 
     fn poll_write_vectored(
@@ -129,8 +257,12 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        if self.watch.is_broken() {
+            return Poll::Ready(Ok(length));
+        }
         let result = ready!(Pin::new(&mut self.io).poll_write_vectored(context, slices));
-        Poll::Ready(self.watch.note_written(result))
+        Poll::Ready(self.watch.note_written(result, length))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -138,8 +270,15 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.watch.is_broken() {
+            return Poll::Ready(Ok(()));
+        }
+        // TLS may hold back what it was given: what fails here is a write.
         let result = ready!(Pin::new(&mut self.io).poll_flush(context));
-        Poll::Ready(self.watch.note(result))
+        Poll::Ready(match result {
+            Ok(()) => Ok(()),
+            Err(error) => self.watch.note_written(Err(error), 0).map(|_nothing| ()),
+        })
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

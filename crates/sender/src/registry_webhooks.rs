@@ -16,7 +16,7 @@ use tidings_registry::{
     Suspension, TombStone, Webhook as Registered, wire_name,
 };
 use tidings_types::{
-    BoxFuture, HookOwner, Ordering, Scope, Slot, StuckKey, WebhookId, WebhookStatus,
+    AttemptCode, BoxFuture, HookOwner, Ordering, Scope, Slot, StuckKey, WebhookId, WebhookStatus,
 };
 use tokio::sync::watch;
 
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct RegistryWebhooksConfig {
     /// Which URLs may be sent to; a stored one that is refused now ends attempts
-    /// as `BAD_CONFIG`.
+    /// with the refusal's code.
     pub policy: Policy,
     pub user_agent: String,
     /// The ladder of a webhook that names none...
@@ -85,7 +85,9 @@ impl RegistryWebhooks {
             suspended: registered.suspension.as_ref().map(suspended),
             deleted: None,
             owner: owner(&registered.owner),
-            target: Target::parse(&registered.url, &config.policy).ok().map(Arc::new),
+            target: Target::parse(&registered.url, &config.policy)
+                .map(Arc::new)
+                .map_err(|refusal| refusal.code()),
             headers: fixed_headers(&config.user_agent, custom, basic.as_ref()),
             timeout: settings.timeout,
             max_in_flight: usize::try_from(settings.max_in_flight).unwrap_or(1),
@@ -162,7 +164,7 @@ fn deleted(id: WebhookId, stone: &TombStone) -> Webhook {
         suspended: None,
         deleted: Some(stone.deleted),
         owner: Owner::Operator,
-        target: None,
+        target: Err(AttemptCode::BadConfig),
         headers: http::HeaderMap::new(),
         timeout: std::time::Duration::from_secs(15),
         max_in_flight: 1,

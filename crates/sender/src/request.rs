@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tidings_egress::{AttemptReport, Request};
+use tidings_egress::Request;
 use tidings_proto::v1;
 use tidings_signing::x_signature;
-use tidings_types::{Lane, NotificationId, Timestamp};
+use tidings_types::{AttemptCode, Lane, NotificationId, Timestamp};
 
 use crate::webhook::{Signing, Webhook};
 
@@ -25,7 +25,10 @@ pub(crate) fn id_text(id: NotificationId) -> [u8; 36] {
 }
 
 /// Makes the request of one attempt: its number within the run, and the lane and
-/// number of an ordered webhook's notification. `None` if the webhook's URL is not allowed.
+/// number of an ordered webhook's notification.
+///
+/// # Errors
+/// With what the attempt comes to if the webhook's URL is not allowed.
 pub(crate) fn build(
     webhook: &Webhook,
     record: &v1::DeliveryRecord,
@@ -33,9 +36,9 @@ pub(crate) fn build(
     (attempt, order): (u32, Option<(Lane, u64)>),
     body: Bytes,
     now: Timestamp,
-) -> Option<Request> {
+) -> Result<Request, AttemptCode> {
     let target = webhook.target.clone()?;
-    let id = std::str::from_utf8(id).ok()?;
+    let id = std::str::from_utf8(id).map_err(|_never| AttemptCode::BadConfig)?;
     let mut headers = webhook.headers.clone();
     insert(&mut headers, ID, id);
     insert(&mut headers, TIMESTAMP, itoa::Buffer::new().format(now.as_secs()));
@@ -72,25 +75,11 @@ pub(crate) fn build(
         }
         Signing::Merchant(None) => {}
     }
-    Some(Request { webhook: webhook.id, target, headers, body, timeout: webhook.timeout })
+    Ok(Request { webhook: webhook.id, target, headers, body, timeout: webhook.timeout })
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
-    }
-}
-
-/// What an attempt comes to when the stored URL is not allowed.
-pub(crate) fn bad_config() -> AttemptReport {
-    AttemptReport {
-        code: tidings_types::AttemptCode::BadConfig,
-        http_status: 0,
-        duration: std::time::Duration::ZERO,
-        retry_after: None,
-        location: None,
-        snippet: Bytes::new(),
-        reused: false,
-        written: false,
     }
 }

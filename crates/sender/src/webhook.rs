@@ -3,12 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tidings_delivery::{Ladders, Rules, Standing, Suspended};
 use tidings_egress::Target;
 use tidings_proto::v1;
 use tidings_signing::{AsymmetricKey, Secret, WebhookSecret, sha256};
-use tidings_types::{Ordering, StuckKey, Timestamp, WebhookId};
+use tidings_types::{AttemptCode, Ordering, StuckKey, Timestamp, WebhookId};
 
 /// Whose a webhook is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,9 +87,8 @@ pub struct Webhook {
     /// When it was deleted.
     pub deleted: Option<Timestamp>,
     pub owner: Owner,
-    /// None if the stored URL is not allowed (any more): attempts end as
-    /// `BAD_CONFIG`.
-    pub target: Option<Arc<Target>>,
+    /// If the stored URL is not allowed (any more), what attempts end as.
+    pub target: Result<Arc<Target>, AttemptCode>,
     /// Headers that every request carries, as [`fixed_headers`] makes them.
     pub headers: HeaderMap,
     pub timeout: Duration,
@@ -109,6 +109,38 @@ impl Webhook {
         let host =
             self.target.as_ref().map_or(0, |target| hash("host", &target.host().to_string()));
         [hash("tenant", &self.owner.name()), host]
+    }
+
+    /// The secrets of a request, as an endpoint could echo them.
+    pub(crate) fn secret_texts(&self) -> Vec<String> {
+        let mut texts = Vec::new();
+        match &self.signing {
+            Signing::Standard(secrets) => {
+                texts.extend(secrets.iter().map(|live| {
+                    let text = live.secret.to_text();
+                    text.strip_prefix("whsec_").map_or_else(|| text.clone(), str::to_owned)
+                }));
+            }
+            Signing::Merchant(key) => {
+                texts.extend(key.iter().filter_map(Secret::expose_text).map(str::to_owned));
+            }
+        }
+        for value in self.headers.values().filter(|value| value.is_sensitive()) {
+            let Ok(value) = value.to_str() else { continue };
+            texts.push(value.to_owned());
+            // `Basic …`, `Bearer …`: the word before it is no secret.
+            let Some((_scheme, credentials)) = value.split_once(' ') else { continue };
+            texts.push(credentials.to_owned());
+            let decoded = STANDARD.decode(credentials).ok().map(String::from_utf8);
+            if let Some(Ok(pair)) = decoded
+                && let Some((_user, password)) = pair.split_once(':')
+            {
+                texts.push(password.to_owned());
+            }
+        }
+        // The longer ones first: one may be a part of another.
+        texts.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
+        texts
     }
 
     /// What its owner chose, with the ladder that it names.

@@ -106,10 +106,22 @@ impl Identity {
         Self { certificate: certificate.der().clone(), key: key.serialize_der() }
     }
 
+    /// The same with a certificate that says that it is signed with SHA-1.
+    #[must_use]
+    pub fn with_sha1(self) -> Self {
+        Self { certificate: says_sha1(&self.certificate).into(), key: self.key }
+    }
+
     /// A server's settings: TLS 1.2 and 1.3, no client certificate.
     pub fn server_config(&self) -> Arc<ServerConfig> {
+        self.server_config_speaking(b"http/1.1")
+    }
+
+    /// The same for a server that speaks another protocol inside.
+    pub fn server_config_speaking(&self, protocol: &[u8]) -> Arc<ServerConfig> {
         let config = builder().with_no_client_auth();
-        self.finish(config.with_single_cert(vec![self.certificate.clone()], self.key()))
+        let chain = vec![self.certificate.clone()];
+        self.finish(config.with_single_cert(chain, self.key()), protocol)
     }
 
     /// A server that wants a client certificate of `authority`.
@@ -123,16 +135,21 @@ impl Identity {
         .build()
         .expect("there is a root");
         let config = builder().with_client_cert_verifier(verifier);
-        self.finish(config.with_single_cert(vec![self.certificate.clone()], self.key()))
+        let chain = vec![self.certificate.clone()];
+        self.finish(config.with_single_cert(chain, self.key()), b"http/1.1")
     }
 
     fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::try_from(self.key.clone()).expect("rcgen writes PKCS #8")
     }
 
-    fn finish(&self, config: Result<ServerConfig, rustls::Error>) -> Arc<ServerConfig> {
+    fn finish(
+        &self,
+        config: Result<ServerConfig, rustls::Error>,
+        protocol: &[u8],
+    ) -> Arc<ServerConfig> {
         let mut config = config.expect("the key fits the certificate");
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         Arc::new(config)
     }
 }
@@ -151,6 +168,31 @@ impl Validity {
             }
         }
     }
+}
+
+/// Puts the name of ECDSA with SHA-1 in place of that with SHA-256, which no library
+/// of today would sign with. It is one byte shorter and stands in the certificate
+/// and in the part of it that is signed.
+fn says_sha1(certificate: &[u8]) -> Vec<u8> {
+    const SHA256: &[u8] = &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+    const SHA1: &[u8] = &[0x30, 9, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1];
+    let mut changed = Vec::new();
+    let mut rest = certificate;
+    while let Some(at) = rest.windows(SHA256.len()).position(|part| part == SHA256) {
+        let (before, after) = rest.split_at(at);
+        changed.extend_from_slice(before);
+        changed.extend_from_slice(SHA1);
+        rest = after.get(SHA256.len()..).unwrap_or_default();
+    }
+    changed.extend_from_slice(rest);
+    // Two lengths of two bytes: of the whole, and of the part that is signed.
+    for (at, shorter) in [(2, 2), (6, 1)] {
+        if let Some(length) = changed.get_mut(at..at + 2) {
+            let value = u16::from_be_bytes([length[0], length[1]]) - shorter;
+            length.copy_from_slice(&value.to_be_bytes());
+        }
+    }
+    changed
 }
 
 fn builder() -> rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier> {

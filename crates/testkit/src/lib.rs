@@ -6,9 +6,11 @@
 
 pub mod certificate;
 mod clock;
+pub mod hostile;
 mod name_server;
 pub mod receiver;
 mod signature;
+pub mod ssrf;
 
 pub use clock::{SeededRng, TokioClock};
 pub use name_server::{Answer, NameServer};

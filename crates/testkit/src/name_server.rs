@@ -8,7 +8,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{net::UdpSocket, task::JoinSet};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UdpSocket},
+    task::JoinSet,
+};
 
 /// What is said about a name.
 #[derive(Clone, Debug)]
@@ -44,8 +48,10 @@ pub struct NameServer {
 const TYPE_A: u16 = 1;
 const TYPE_CNAME: u16 = 5;
 const TYPE_AAAA: u16 = 28;
-/// An answer over UDP is at most this long; longer ones say that they were cut.
-const MAX_ANSWER: usize = 4096;
+/// An answer over UDP is at most as long as resolvers ask for; longer ones say that
+/// they were cut, and are whole over TCP.
+const MAX_DATAGRAM: usize = 1232;
+const MAX_MESSAGE: usize = 65_535;
 
 impl NameServer {
     /// Starts a server on a free port.
@@ -53,7 +59,7 @@ impl NameServer {
     /// # Errors
     /// If loopback has no free port.
     pub async fn start() -> io::Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let (socket, listener) = sockets().await?;
         let address = socket.local_addr()?;
         let zone = Arc::<Mutex<Zone>>::default();
         let mut task = JoinSet::new();
@@ -62,12 +68,22 @@ impl NameServer {
             let mut question = [0; 1024];
             while let Ok((length, from)) = socket.recv_from(&mut question).await {
                 let question = question.get(..length).unwrap_or_default();
-                let answer = served.lock().answer(question);
+                let answer = served.lock().answer(question, MAX_DATAGRAM);
                 if let Some(answer) = answer
                     && socket.send_to(&answer, from).await.is_err()
                 {
                     return;
                 }
+            }
+        });
+        let served = Arc::clone(&zone);
+        task.spawn(async move {
+            let mut streams = JoinSet::new();
+            while let Ok((stream, _from)) = listener.accept().await {
+                let zone = Arc::clone(&served);
+                // A resolver that has enough closes its stream.
+                streams.spawn(async move { if over_tcp(stream, &zone).await.is_err() {} });
+                while streams.try_join_next().is_some() {}
             }
         });
         Ok(Self { address, zone, _task: task })
@@ -89,8 +105,35 @@ impl NameServer {
     }
 }
 
+/// A port that is free for both ways of asking.
+async fn sockets() -> io::Result<(UdpSocket, TcpListener)> {
+    const TRIES: usize = 32;
+    let mut last = io::ErrorKind::AddrInUse.into();
+    for _ in 0..TRIES {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        match UdpSocket::bind(listener.local_addr()?).await {
+            Ok(socket) => return Ok((socket, listener)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn over_tcp(mut stream: TcpStream, zone: &Mutex<Zone>) -> io::Result<()> {
+    loop {
+        let length = stream.read_u16().await?;
+        let mut question = vec![0; usize::from(length)];
+        stream.read_exact(&mut question).await?;
+        let answer = zone.lock().answer(&question, MAX_MESSAGE);
+        let Some(answer) = answer else { continue };
+        let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
+        stream.write_u16(length).await?;
+        stream.write_all(&answer).await?;
+    }
+}
+
 impl Zone {
-    fn answer(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
+    fn answer(&mut self, packet: &[u8], max: usize) -> Option<Vec<u8>> {
         let (name, end) = question_name(packet)?;
         let kind = u16::from_be_bytes(packet.get(end..end + 2)?.try_into().ok()?);
         self.asked.push(name.clone());
@@ -117,7 +160,7 @@ impl Zone {
                 0
             }
         };
-        reply(packet, end + 4, code, &records)
+        reply(packet, (end + 4, max), code, &records)
     }
 }
 
@@ -158,7 +201,7 @@ fn encode_name(name: &str) -> Vec<u8> {
 
 fn reply(
     packet: &[u8],
-    question_end: usize,
+    (question_end, max): (usize, usize),
     code: u8,
     records: &[(u16, Vec<u8>)],
 ) -> Option<Vec<u8>> {
@@ -166,7 +209,7 @@ fn reply(
     let mut count: u16 = 0;
     let mut truncated = 0;
     for (kind, data) in records {
-        if body.len() + data.len() + 12 > MAX_ANSWER - question_end {
+        if body.len() + data.len() + 12 > max - question_end {
             truncated = 0x02;
             break;
         }

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use address::running_address;
-pub(crate) use keys::sign_token;
+pub(crate) use keys::{check_data_directory, sign_token};
 pub(crate) use parts::{check, connect};
 pub(crate) use provision::{TopicState, wanted_topics};
 pub(crate) use tidings_auth::TokenRequest;
@@ -122,6 +122,14 @@ impl App {
         let listener = tokio::net::TcpListener::bind(settings.listen.address)
             .await
             .with_context(|| format!("cannot listen on {}", settings.listen.address))?;
+        let metrics_listener = match settings.metrics_listen {
+            Some(address) => Some(
+                tokio::net::TcpListener::bind(address)
+                    .await
+                    .with_context(|| format!("cannot listen on {address} (metrics.listen)"))?,
+            ),
+            None => None,
+        };
         let scheme = if tls.is_some() { "https" } else { "http" };
         let local = listener.local_addr().context("the listener has no address")?;
         let base_url = format!("{scheme}://{local}");
@@ -129,8 +137,17 @@ impl App {
         let mut front = Stage::new();
         let mut view = Stage::new();
         let mut base = Stage::new();
-        let Parts { local, registry_task, recorder, router, sender, egress, verifier, http } =
-            parts;
+        let Parts {
+            local,
+            registry_task,
+            recorder,
+            router,
+            sender,
+            egress,
+            verifier,
+            http,
+            metrics_http,
+        } = parts;
         base.spawn("registry", registry_task.run(base.stop.clone()));
         let stop = base.stop.clone();
         base.spawn("issuers' keys", async move {
@@ -157,6 +174,13 @@ impl App {
             anyhow::Ok(())
         });
         let limits = tidings_api::Limits::default();
+        if let Some(listener) = metrics_listener {
+            let address = listener.local_addr().context("the listener has no address")?;
+            tracing::info!(%address, "listening for metrics");
+            let (limits, stop) = (limits.clone(), front.stop.clone());
+            let serving = tidings_api::serve(listener, tls.clone(), metrics_http, limits, stop);
+            front.spawn("metrics", serving);
+        }
         front.spawn("api", tidings_api::serve(listener, tls, http, limits, front.stop.clone()));
         let announce = Announce {
             ready,

@@ -104,6 +104,9 @@ impl Client {
             }
             let source = Source { file: args.config.as_deref(), environment: environment() };
             let mut settings = settings::load(&source, &flags)?;
+            if settings.broker == BrokerChoice::Local {
+                app::check_data_directory(&settings.data)?;
+            }
             let token = local_token(&settings.data, &who)?;
             // It may name nobody: the process may have been killed.
             let mut unreachable = None;
@@ -124,6 +127,7 @@ impl Client {
             }
             settings.local_issuer = true;
             settings.listen.tls = None;
+            settings.metrics_listen = None;
             let shutdown = CancellationToken::new();
             let app = App::start(settings, Roles::OFFLINE, shutdown.clone()).await;
             let app = match (app, unreachable) {

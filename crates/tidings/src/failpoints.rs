@@ -156,6 +156,12 @@ struct BreakingIo {
     points: Arc<Failpoints>,
 }
 
+impl Io for BreakingIo {
+    fn is_quiet(&self) -> bool {
+        self.inner.is_quiet()
+    }
+}
+
 impl AsyncRead for BreakingIo {
     fn poll_read(
         mut self: Pin<&mut Self>,

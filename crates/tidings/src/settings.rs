@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) master_key: Option<PathBuf>,
     pub(crate) listen: Listen,
     pub(crate) metrics_public: bool,
+    /// A listener that serves `/metrics` alone.
+    pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) region: Option<u8>,
     pub(crate) local_issuer: bool,
     pub(crate) issuers: Vec<ExternalIssuer>,
@@ -36,6 +38,7 @@ pub(crate) struct Settings {
     pub(crate) min_timeout: Duration,
     pub(crate) delivery: DeliverySettings,
     pub(crate) egress_allow: Vec<ipnet::IpNet>,
+    pub(crate) egress_deny: Vec<ipnet::IpNet>,
     pub(crate) allow_http: bool,
     pub(crate) ports: Vec<u16>,
     pub(crate) eventlog_retention: Duration,

@@ -170,7 +170,7 @@ impl Node {
         let webhooks = RegistryWebhooks::new(
             self.folded.registry.clone(),
             RegistryWebhooksConfig {
-                policy: Policy { allow_http: true, allow_loopback: true, ..Policy::default() },
+                policy: Policy::dev(),
                 user_agent: "sim".to_owned(),
                 default_ladder: "sim".to_owned(),
                 merchant_ladder: "sim".to_owned(),

@@ -75,9 +75,10 @@ impl std::fmt::Debug for HeaderInput {
     }
 }
 
-/// The form in which names are compared: servers fold `_` into `-`.
+/// The form in which names are compared: servers fold `_`, and some whatever is
+/// neither letter nor digit, into `-`.
 fn comparable(name: &str) -> String {
-    wire_name(name).replace('_', "-")
+    wire_name(name).replace(|letter: char| !letter.is_ascii_alphanumeric(), "-")
 }
 
 /// Whether the value of this header is a secret.
@@ -229,6 +230,8 @@ mod tests {
             "X-Amz-Date",
             "metadata-flavor",
             "content type",
+            "x.eds.attempt",
+            "content~length",
             "traceparent",
         ] {
             let json = format!(r#"{{"{name}":"v"}}"#);
@@ -238,9 +241,12 @@ mod tests {
 
     #[test]
     fn names_that_come_to_the_same_on_the_wire_are_refused() {
-        for bad in
-            [r#"{"X-A":"1","x-a":"2"}"#, r#"{"X_A":"1","x-a":"2"}"#, r#"{"X A":"1","x-a":"2"}"#]
-        {
+        for bad in [
+            r#"{"X-A":"1","x-a":"2"}"#,
+            r#"{"X_A":"1","x-a":"2"}"#,
+            r#"{"X A":"1","x-a":"2"}"#,
+            r#"{"X.A":"1","x-a":"2"}"#,
+        ] {
             assert_eq!(check(bad), Err(vec![Code::InvalidCustomHeader]), "{bad}");
         }
     }

@@ -11,6 +11,7 @@ mod ingest;
 mod matrix;
 mod operations;
 mod signing;
+mod ssrf;
 mod tenants;
 mod webhooks;
 mod world;

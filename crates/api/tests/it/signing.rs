@@ -15,8 +15,7 @@ use crate::world::{ISSUER, MANAGER, World, config};
 /// A world whose endpoints may stand on loopback.
 async fn world() -> World {
     let mut config = config(true);
-    config.url_policy.allow_loopback = true;
-    config.url_policy.allow_http = true;
+    config.url_policy = tidings_egress::Policy::dev();
     World::with(config).await
 }
 

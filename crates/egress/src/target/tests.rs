@@ -188,7 +188,7 @@ fn a_refusal_says_which_rule_is_broken() {
 
 #[test]
 fn dev_accepts_this_machine_and_nothing_else_that_is_internal() {
-    let dev = Policy { allow_loopback: true, ..Policy::default() };
+    let dev = Policy::dev();
     for text in [
         "http://127.0.0.1:9999/x",
         "http://localhost:9999/x",
@@ -241,4 +241,31 @@ fn plain_http_is_for_the_operator_to_allow() {
     refused("http://example.com:8080/", &policy);
     refused("http://10.0.0.1/", &policy);
     refused("https://example.com:80/", &policy);
+}
+
+#[test]
+fn a_stored_url_that_is_refused_says_whether_its_place_or_its_form_is() {
+    let dev = Policy::dev();
+    for (text, code) in [
+        ("https://127.0.0.1/", AttemptCode::BlockedAddress),
+        ("http://127.0.0.1:9000/", AttemptCode::BlockedAddress),
+        ("http://localhost/", AttemptCode::BlockedAddress),
+        ("https://[::1]:9000/", AttemptCode::BlockedAddress),
+        ("https://localhost/", AttemptCode::BlockedAddress),
+        ("https://receiver/", AttemptCode::BlockedAddress),
+        ("https://example.com:9000/", AttemptCode::BlockedAddress),
+        ("http://example.com/", AttemptCode::BadConfig),
+    ] {
+        accepted(text, &dev);
+        let refusal = Target::parse(text, &Policy::default()).unwrap_err();
+        assert_eq!(refusal.code(), code, "{text}");
+    }
+}
+
+#[test]
+fn plain_http_is_a_question_of_its_own_for_this_machine_too() {
+    let policy = Policy { allow_http: false, ..Policy::dev() };
+    refused("http://127.0.0.1:9999/", &policy);
+    refused("http://localhost/", &policy);
+    accepted("https://127.0.0.1:9999/", &policy);
 }

@@ -236,7 +236,9 @@ async fn ep36_a_reset() {
     let midway = Behaviour::raw("HTTP/1.1 200 OK\r\n")
         .then(Step::Wait(Duration::from_millis(50)))
         .then(Step::Reset);
-    assert_failed(&attempt(midway).await, AttemptCode::ConnectionReset, true);
+    // A server that closes with something unread resets too: within an answer both
+    // are the same.
+    assert_failed(&attempt(midway).await, AttemptCode::ClosedEarly, true);
 }
 
 #[tokio::test]
@@ -280,15 +282,29 @@ async fn ep42_what_is_not_http_is_an_error() {
 #[tokio::test]
 async fn ep43_an_answer_before_the_request_counts_if_it_is_complete() {
     let receiver = Receiver::start().await.unwrap();
-    let kit = Kit::on_loopback();
-    receiver.greet(Behaviour::raw("HTTP/1.1 413 x\r\ncontent-length: 0\r\n\r\n"));
-    receiver.behave(Behaviour::close());
-    let report = kit.post(&receiver.url("/")).await;
-    assert_answered(&report, AttemptCode::Http, 413);
-    receiver.greet(Behaviour::raw_then_close("HTTP/1.1 413 x\r\ncontent-le"));
-    let report = kit.post(&receiver.url("/")).await;
-    let codes = [AttemptCode::ClosedEarly, AttemptCode::ConnectionReset];
-    assert!(codes.contains(&report.code), "{report:?}");
+    let complete = "HTTP/1.1 413 x\r\ncontent-length: 0\r\n\r\n";
+    let cut = "HTTP/1.1 413 x\r\ncontent-le";
+    let large = Bytes::from(vec![b'x'; 1024 * 1024]);
+    // Whether it comes before the request or beside it is a race that decides nothing.
+    for round in 0..40 {
+        for body in [Bytes::from_static(b"{}"), large.clone()] {
+            let attempt = async || {
+                // Of its own: else a connection of the last attempt may be taken.
+                let kit = Kit::on_loopback();
+                let mut request = kit.request(&receiver.url("/"));
+                request.body = body.clone();
+                kit.egress.attempt(request).await
+            };
+            receiver.greet(Behaviour::raw(complete));
+            receiver.behave(Behaviour::close());
+            assert_answered(&attempt().await, AttemptCode::Http, 413);
+            receiver.greet(Behaviour::raw_then_close(complete));
+            assert_answered(&attempt().await, AttemptCode::Http, 413);
+            receiver.greet(Behaviour::raw_then_close(cut));
+            let report = attempt().await;
+            assert_eq!(report.code, AttemptCode::ClosedEarly, "round {round}: {report:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use tidings_egress::{
 };
 use tidings_testkit::{Receiver, TokioClock};
 use tidings_types::{AttemptCode, BoxFuture, Timestamp, WebhookId};
+use tokio::net::TcpStream;
 
 /// Long enough for a loaded machine; nothing waits for it when all is well.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -41,6 +42,27 @@ impl Connector for StuckConnector {
     }
 }
 
+/// Connects, and waits until the endpoint has said something.
+#[derive(Debug)]
+struct ListeningConnector;
+
+impl Connector for ListeningConnector {
+    fn connect<'a>(
+        &'a self,
+        target: &'a Target,
+    ) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
+        Box::pin(async move {
+            #[expect(clippy::disallowed_methods, reason = "an endpoint of the test")]
+            let stream = TcpStream::connect(("127.0.0.1", target.port())).await.unwrap();
+            let limit = Duration::from_millis(300);
+            // An endpoint that says nothing is a good one.
+            let spoken = tokio::time::timeout(limit, stream.readable()).await;
+            spoken.unwrap_or(Ok(())).unwrap();
+            Ok::<Box<dyn Io>, _>(Box::new(stream))
+        })
+    }
+}
+
 /// An egress and what it counts.
 pub(crate) struct Kit {
     pub(crate) egress: Arc<Egress>,
@@ -65,6 +87,11 @@ impl Kit {
     /// Nothing ever connects.
     pub(crate) fn stuck() -> Self {
         Self::with(&dev(), |_metrics| Arc::new(StuckConnector))
+    }
+
+    /// Real sockets of an egress that lets endpoints speak first.
+    pub(crate) fn of_listeners() -> Self {
+        Self::with(&dev(), |_metrics| Arc::new(ListeningConnector))
     }
 
     /// Real sockets.
@@ -108,8 +135,7 @@ impl Kit {
 
 /// Endpoints on this machine are allowed.
 pub(crate) fn dev() -> Config {
-    let policy = Policy { allow_loopback: true, ..Policy::default() };
-    Config { policy, ..Config::default() }
+    Config { policy: Policy::dev(), ..Config::default() }
 }
 
 /// Asks this name server, by these rules.

@@ -6,5 +6,6 @@ mod answers;
 mod kit;
 mod names;
 mod reuse;
+mod ssrf;
 mod time;
 mod tls;

@@ -162,8 +162,7 @@ async fn x6_an_alias_of_an_internal_name_is_blocked() {
 async fn localhost_is_this_machine_and_no_question() {
     let canary = Receiver::start().await.unwrap();
     let names = NameServer::start().await.unwrap();
-    let policy = Policy { allow_loopback: true, ..Policy::default() };
-    let kit = Kit::on_the_network(&asking(names.address(), policy));
+    let kit = Kit::on_the_network(&asking(names.address(), Policy::dev()));
     let report = kit.post(&url("localhost", &canary)).await;
     assert_answered(&report, AttemptCode::Delivered, 200);
     assert!(names.asked().is_empty());

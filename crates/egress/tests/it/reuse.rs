@@ -1,11 +1,19 @@
 //! Which connections are used again, and which never.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
-use tidings_testkit::{Behaviour, Receiver, Step};
+use tidings_egress::Config;
+use tidings_testkit::{
+    Behaviour, Receiver, Step,
+    certificate::{Authority, Validity},
+};
 use tidings_types::AttemptCode;
 
-use crate::kit::{Kit, LIMIT, assert_answered, assert_failed, webhook};
+use crate::kit::{Kit, LIMIT, assert_answered, assert_failed, dev, webhook};
 
 #[tokio::test]
 async fn a_connection_is_used_again_whatever_the_answer_was() {
@@ -144,6 +152,102 @@ async fn ep44_bytes_that_come_later_spoil_the_connection_too() {
     let report = kit.post("http://localhost/").await;
     assert_answered(&report, AttemptCode::Http, 500);
     assert!(!report.reused);
+}
+
+/// A server that speaks on a kept connection without being asked, and says when it
+/// has: by then the bytes are here, and the test's own runtime has not looked.
+fn speaks_unasked(stray: &'static [u8]) -> (std::net::SocketAddr, mpsc::Receiver<()>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (spoken, heard) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut first, _) = listener.accept().unwrap();
+        let mut request = [0; 4096];
+        assert!(first.read(&mut request).unwrap() > 0);
+        first.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        // Not with the answer: that would show when the answer is read.
+        if spoken.send(()).is_err() {
+            return;
+        }
+        first.write_all(stray).unwrap();
+        spoken.send(()).unwrap();
+        let (mut second, _) = listener.accept().unwrap();
+        assert!(second.read(&mut request).unwrap() > 0);
+        second.write_all(b"HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n").unwrap();
+        drop(first);
+    });
+    (address, heard)
+}
+
+#[tokio::test]
+async fn ep44_bytes_that_the_runtime_has_not_seen_yet_are_no_answer_either() {
+    let stray = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let (address, heard) = speaks_unasked(stray);
+    let kit = Kit::on_loopback();
+    let url = format!("http://{address}/");
+    assert_answered(&kit.post(&url).await, AttemptCode::Delivered, 200);
+    // Blocks the runtime on purpose: it cannot learn what has arrived.
+    heard.recv().unwrap();
+    heard.recv().unwrap();
+    let report = kit.post(&url).await;
+    assert_answered(&report, AttemptCode::Http, 500);
+    assert!(!report.reused);
+}
+
+#[tokio::test]
+async fn ep43_after_an_answer_that_came_too_early_the_next_request_goes_elsewhere() {
+    let receiver = Receiver::start().await.unwrap();
+    // The early answer is a failure; the real one, which comes late, a success.
+    receiver.greet(Behaviour::raw("HTTP/1.1 503 x\r\ncontent-length: 0\r\n\r\n"));
+    receiver.behave_in_turn([
+        Behaviour::status(200).after(Duration::from_millis(300)),
+        Behaviour::status(500),
+    ]);
+    let kit = Kit::of_listeners();
+    assert_answered(&kit.post(&receiver.url("/")).await, AttemptCode::Http, 503);
+    assert!(receiver.wait_for_requests(1, LIMIT).await);
+    receiver.greet(Behaviour::steps([]));
+    let report = kit.post(&receiver.url("/")).await;
+    assert_answered(&report, AttemptCode::Http, 500);
+    assert!(!report.reused);
+}
+
+#[tokio::test]
+async fn ep43_over_tls_too() {
+    let authority = Authority::new();
+    let server = authority.issue(&["127.0.0.1"], Validity::Now).server_config();
+    let receiver = Receiver::start_tls(server).await.unwrap();
+    let config = Config { extra_roots: vec![authority.root()], ..dev() };
+    let kit = Kit::on_the_network(&config);
+    let complete = "HTTP/1.1 413 x\r\ncontent-length: 0\r\n\r\n";
+    for _ in 0..20 {
+        receiver.greet(Behaviour::raw_then_close(complete));
+        assert_answered(&kit.post(&receiver.url("/")).await, AttemptCode::Http, 413);
+        receiver.greet(Behaviour::raw_then_close("HTTP/1.1 413 x\r\ncontent-le"));
+        assert_eq!(kit.post(&receiver.url("/")).await.code, AttemptCode::ClosedEarly);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_announces_a_body_that_it_cannot_have_is_the_last_of_its_connection() {
+    for answer in [
+        "HTTP/1.1 204 x\r\ncontent-length: 39\r\n\r\n",
+        "HTTP/1.1 204 x\r\ntransfer-encoding: chunked\r\n\r\n",
+        "HTTP/1.1 304 x\r\ncontent-length: 39\r\n\r\n",
+    ] {
+        let receiver = Receiver::start().await.unwrap();
+        receiver.behave_in_turn([
+            Behaviour::raw(answer)
+                .then(Step::Wait(Duration::from_millis(300)))
+                .then(Step::Send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".into())),
+            Behaviour::status(500),
+        ]);
+        let kit = Kit::on_loopback();
+        kit.post(&receiver.url("/")).await;
+        let report = kit.post(&receiver.url("/")).await;
+        assert_answered(&report, AttemptCode::Http, 500);
+        assert!(!report.reused);
+    }
 }
 
 #[tokio::test(start_paused = true)]

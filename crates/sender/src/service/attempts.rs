@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tidings_delivery::{At, Attempt, AttemptFact, Report, retry_after};
 use tidings_egress::AttemptReport;
 use tidings_signing::OpenError;
@@ -54,14 +54,14 @@ impl Running {
 
     fn start_with(&mut self, key: RowKey, attempt: Attempt<Delivery>, keys: KeysAre) {
         let Some(row) = self.table.get(key) else { return };
-        let webhook = std::sync::Arc::clone(&row.webhook);
+        let webhook = Arc::clone(&row.webhook);
         let record = &attempt.body;
         // The assertion of I4, before anything is sent.
         let checks_tenant = !self.deps.sabotage.is(Sabotage::WrongTenantWebhook);
         if checks_tenant && !webhook.owner.may_receive(record) {
             self.deps.metrics.wrong_tenant.inc();
             tracing::error!(webhook = %webhook.id, notification = %attempt.notification, "a delivery record belongs to another tenant than its webhook; nothing is sent");
-            self.finish_unsent(key, attempt);
+            self.finish_unsent(key, attempt, AttemptCode::BadConfig);
             return;
         }
         let id = request::id_text(attempt.notification);
@@ -75,9 +75,12 @@ impl Running {
         let now = self.deps.clock.now();
         let order = attempt.sequence.map(|number| (numbered_in(&webhook, &attempt), number));
         let request = request::build(&webhook, record, &id, (attempt.number, order), body, now);
-        let Some(request) = request else {
-            self.finish_unsent(key, attempt);
-            return;
+        let request = match request {
+            Ok(request) => request,
+            Err(code) => {
+                self.finish_unsent(key, attempt, code);
+                return;
+            }
         };
         self.deps.metrics.attempts.inc();
         self.deps.hit("sender.before_connect");
@@ -91,9 +94,9 @@ impl Running {
         })));
     }
 
-    /// Ends an attempt that must not be sent as if its webhook's settings were bad.
-    fn finish_unsent(&mut self, key: RowKey, attempt: Attempt<Delivery>) {
-        let report = request::bad_config();
+    /// Ends an attempt that must not be sent.
+    fn finish_unsent(&mut self, key: RowKey, attempt: Attempt<Delivery>, code: AttemptCode) {
+        let report = AttemptReport::without_answer(code);
         self.finished(Finished { row: key, at: attempt.at, body: attempt.body, report });
     }
 
@@ -129,7 +132,7 @@ impl Running {
             row.hook.put_back(attempt.at, now + OUR_FAULT * 60, &mut self.process);
             self.settle(key);
         } else {
-            self.finish_unsent(key, attempt);
+            self.finish_unsent(key, attempt, AttemptCode::BadConfig);
         }
     }
 
@@ -222,6 +225,7 @@ impl Running {
     ) {
         let Some(row) = self.table.get_mut(key) else { return };
         let (slot, webhook) = (row.slot, row.hook.id());
+        let settings = Arc::clone(&row.webhook);
         let facts: Vec<_> = row.hook.facts().collect();
         let Some(owner) = self.table.owners.get(&slot) else {
             self.process.facts = self.process.facts.saturating_sub(facts.len());
@@ -243,7 +247,8 @@ impl Running {
             let snippet = answer.filter(|_| fact.attempt.is_some()).map(|answer| {
                 let mut nonce = [0; 12];
                 self.deps.rng.fill(&mut nonce);
-                snippet::seal(self.bodies.keys().ring(), fact.entry.notification, answer, nonce)
+                let (ring, id) = (self.bodies.keys().ring(), fact.entry.notification);
+                snippet::seal(ring, id, answer, &settings, nonce)
             });
             let said = Said { webhook, fact, snippet };
             self.outbox.push(slot, took, Pending { row: key, said, body: body.cloned() });

@@ -275,7 +275,7 @@ impl World {
             erase_buckets: None,
         };
         self.broker.create_topic(spec).await.unwrap();
-        let policy = Policy { allow_http: true, allow_loopback: true, ..Policy::default() };
+        let policy = Policy::dev();
         let webhook = Webhook {
             id,
             version: 1,
@@ -283,7 +283,7 @@ impl World {
             suspended: None,
             deleted: None,
             owner: Owner::ProgrammeManager(20),
-            target: Some(Arc::new(Target::parse("http://127.0.0.1:9/hook", &policy).unwrap())),
+            target: Ok(Arc::new(Target::parse("http://127.0.0.1:9/hook", &policy).unwrap())),
             headers: fixed_headers("Tidings/test", [], None),
             timeout: Duration::from_secs(15),
             max_in_flight: 64,

@@ -81,8 +81,10 @@ async fn perform(stream: &mut Stream, behaviour: &Behaviour) -> io::Result<Next>
                 return Ok(Next::End);
             }
             Step::Reset => {
-                if let Stream::Tcp(tcp) = stream {
-                    tcp.set_zero_linger()?;
+                match stream {
+                    Stream::Tcp(tcp) => tcp.set_zero_linger()?,
+                    Stream::Tls(tls) => tls.get_ref().0.set_zero_linger()?,
+                    Stream::Memory(_) => {}
                 }
                 return Ok(Next::End);
             }

@@ -17,7 +17,10 @@ use tidings_telemetry::SystemRng;
 use tidings_types::Rng;
 use tokio_rustls::TlsAcceptor;
 
-use crate::settings::{BrokerChoice, Settings, TlsFiles};
+use crate::{
+    commands::Failure,
+    settings::{BrokerChoice, Settings, TlsFiles},
+};
 
 /// The directory of keys in a data directory.
 pub(super) fn dir(data: &Path) -> PathBuf {
@@ -85,6 +88,22 @@ fn make(settings: &Settings, path: &Path, is_new: bool, rng: &dyn Rng) -> anyhow
 /// The issuer of a data directory.
 pub(super) fn local_issuer(data: &Path) -> anyhow::Result<LocalIssuer> {
     Ok(LocalIssuer::open_or_create(data, &SystemRng::new())?)
+}
+
+/// Refuses a directory that Tidings has never used: a slip of the pen must not become
+/// a key that nobody takes tokens of.
+///
+/// # Errors
+/// [`Failure::Usage`], which names it.
+pub(crate) fn check_data_directory(data: &Path) -> Result<(), Failure> {
+    if ["keys", "log", "eventlog"].iter().any(|part| data.join(part).is_dir()) {
+        return Ok(());
+    }
+    Err(Failure::Usage(anyhow!(
+        "{} is not a data directory of Tidings; name the one that `tidings serve --data` uses, \
+         and start that first if it is new",
+        data.display()
+    )))
 }
 
 /// Signs a token with the key in a data directory; reads or makes that key and

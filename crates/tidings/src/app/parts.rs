@@ -41,7 +41,12 @@ pub(super) struct Parts {
     pub(super) egress: Arc<Egress>,
     pub(super) verifier: Verifier,
     pub(super) http: tidings_api::Router,
+    /// `/metrics` alone, for its own listener.
+    pub(super) metrics_http: tidings_api::Router,
 }
+
+/// What `/metrics` answers.
+type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What most parts are given.
 struct Shared {
@@ -130,17 +135,27 @@ impl Parts {
         let egress = shared.egress(egress_metrics);
         let sender = roles.sends.then(|| shared.sender(&mut metrics, &egress)).transpose()?;
         let recorder = roles.serves.then(|| shared.recorder(&mut metrics));
-        let http = match &recorder {
-            Some(recorder) => {
+        let api_metrics = recorder.is_some().then(|| tidings_api::Metrics::register(&mut metrics));
+        let metrics_text = metrics_text(metrics);
+        let metrics_http = tidings_api::metrics_router(Arc::clone(&metrics_text));
+        let http = match (&recorder, api_metrics) {
+            (Some(recorder), Some(metrics)) => {
+                let metrics = (metrics, metrics_text);
                 shared.api(metrics, verifier.clone(), is_started, recorder, Arc::clone(&egress))
             }
-            None => tidings_api::ops_router(
-                metrics_text(metrics),
-                shared.settings.metrics_public,
-                is_started,
-            ),
+            _ => tidings_api::ops_router(metrics_text, shared.settings.metrics_public, is_started),
         };
-        Ok(Self { local, registry_task, recorder, router, sender, egress, verifier, http })
+        Ok(Self {
+            local,
+            registry_task,
+            recorder,
+            router,
+            sender,
+            egress,
+            verifier,
+            http,
+            metrics_http,
+        })
     }
 }
 
@@ -273,7 +288,7 @@ impl Shared {
 
     fn api(
         &self,
-        mut metrics: Metrics,
+        (metrics, metrics_text): (tidings_api::Metrics, MetricsText),
         verifier: Verifier,
         started: watch::Receiver<bool>,
         recorder: &tidings_recorder::Service,
@@ -300,8 +315,6 @@ impl Shared {
             write_wait: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
         };
-        let api_metrics = tidings_api::Metrics::register(&mut metrics);
-        let metrics_text = metrics_text(metrics);
         let deps = tidings_api::Deps {
             broker: self.broker.clone(),
             registry: self.registry.clone(),
@@ -312,7 +325,7 @@ impl Shared {
             verifier,
             clock: Arc::clone(&self.clock),
             rng: Arc::clone(&self.rng),
-            metrics: api_metrics,
+            metrics,
             metrics_text,
             started,
         };
@@ -320,8 +333,7 @@ impl Shared {
     }
 }
 
-/// What `/metrics` answers.
-fn metrics_text(mut metrics: Metrics) -> Arc<dyn Fn() -> String + Send + Sync> {
+fn metrics_text(mut metrics: Metrics) -> MetricsText {
     let process = tidings_telemetry::Metrics::register(&mut metrics);
     // Encoding takes the registry by reference; the lock is for `Sync` alone.
     let metrics = Mutex::new(metrics);
@@ -454,9 +466,9 @@ fn verifier(
 fn policy(settings: &Settings) -> Policy {
     Policy {
         allow: settings.egress_allow.clone(),
+        deny: settings.egress_deny.clone(),
         allow_http: settings.allow_http,
         ports: settings.ports.clone(),
-        allow_loopback: settings.dev,
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn run(args: &TokenArgs) -> Result<(), Failure> {
             settings::duration_text(settings.token_max_ttl)
         )));
     }
+    crate::app::check_data_directory(&settings.data)?;
     let token = crate::app::sign_token(
         &settings.data,
         &crate::app::TokenRequest {

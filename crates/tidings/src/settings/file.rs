@@ -89,8 +89,12 @@ pub(crate) struct Delivery {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Egress {
-    /// Networks that the address filter lets through.
+    /// Networks that the address filter lets through; under `--dev` loopback if not
+    /// set.
     pub(crate) allow: Option<Vec<String>>,
+    /// Networks that are never dialled, whatever else lets them through: this
+    /// installation's own public addresses.
+    pub(crate) deny: Option<Vec<String>>,
     /// Whether `http://` endpoints are accepted.
     pub(crate) allow_http: Option<bool>,
     /// The ports that endpoints may use.
@@ -160,6 +164,9 @@ pub(crate) struct ListenFile {
 pub(crate) struct Metrics {
     /// Whether `/metrics` answers off loopback.
     pub(crate) public: Option<bool>,
+    /// Where a listener of its own serves `/metrics` alone, as ADDR:PORT: with the TLS
+    /// of `[listen]` where that is set.
+    pub(crate) listen: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use tidings_egress::Policy;
 
 use super::{BrokerChoice, DeliverySettings, File, Listen, Settings, SettingsError, TlsFiles};
 
@@ -212,13 +213,12 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
             gone_gap_default,
         )?,
     };
-    let egress_allow = file
-        .egress
-        .allow
-        .iter()
-        .flatten()
-        .map(|net| parse_net(net))
-        .collect::<Result<Vec<_>, _>>()?;
+    let egress_allow = match &file.egress.allow {
+        Some(networks) => nets("egress.allow", networks)?,
+        None if dev => Policy::loopback(),
+        None => Vec::new(),
+    };
+    let egress_deny = nets("egress.deny", file.egress.deny.as_deref().unwrap_or_default())?;
     if file.region.is_some_and(|region| region > 2) {
         return Err(bad("region", "must be 0, 1 or 2"));
     }
@@ -236,6 +236,7 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
             .master_key
             .clone()
             .or_else(|| file.master_key.as_ref().map(PathBuf::from)),
+        metrics_listen: metrics_listen(file, flags)?,
         listen: listen(file, flags)?,
         metrics_public: file.metrics.public.unwrap_or(false),
         region: file.region,
@@ -251,6 +252,7 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
         min_timeout: if dev { Duration::from_millis(50) } else { SECOND },
         delivery,
         egress_allow,
+        egress_deny,
         allow_http: file.egress.allow_http.unwrap_or(dev),
         ports: ports(file)?,
         eventlog_retention: some_time(
@@ -351,12 +353,13 @@ fn log_level(file: &File) -> Result<String, SettingsError> {
     }
 }
 
-fn parse_net(text: &str) -> Result<ipnet::IpNet, SettingsError> {
-    text.parse::<ipnet::IpNet>()
-        .or_else(|_not_a_net| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
-        .map_err(|_bad| {
-            bad("egress.allow", format!("{text:?} is not a network such as 10.0.0.0/8"))
-        })
+fn nets(key: &str, texts: &[String]) -> Result<Vec<ipnet::IpNet>, SettingsError> {
+    let parse = |text: &String| {
+        text.parse::<ipnet::IpNet>()
+            .or_else(|_not_a_net| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
+            .map_err(|_bad| bad(key, format!("{text:?} is not a network such as 10.0.0.0/8")))
+    };
+    texts.iter().map(parse).collect()
 }
 
 fn ladders(file: &File) -> Result<BTreeMap<String, Vec<Duration>>, SettingsError> {
@@ -379,10 +382,7 @@ fn ladders(file: &File) -> Result<BTreeMap<String, Vec<Duration>>, SettingsError
 fn listen(file: &File, flags: &Flags) -> Result<Listen, SettingsError> {
     let text =
         flags.listen.as_deref().or(file.listen.address.as_deref()).unwrap_or("127.0.0.1:8080");
-    let address: SocketAddr = text
-        .replace("localhost", "127.0.0.1")
-        .parse()
-        .map_err(|_bad| bad("listen.address", format!("{text:?} is not ADDR:PORT")))?;
+    let address = socket_address("listen.address", text)?;
     let tls = match (&file.listen.tls_certificate, &file.listen.tls_key) {
         (Some(certificate), Some(key)) => {
             Some(TlsFiles { certificate: certificate.into(), key: key.into() })
@@ -395,6 +395,25 @@ fn listen(file: &File, flags: &Flags) -> Result<Listen, SettingsError> {
             return Err(bad("listen.tls_certificate", "is missing beside listen.tls_key"));
         }
     };
+    check_address(address, file, flags)?;
+    Ok(Listen { address, tls, plain: file.listen.plain.unwrap_or(false) })
+}
+
+/// The listener of `/metrics` alone, by the same rules.
+fn metrics_listen(file: &File, flags: &Flags) -> Result<Option<SocketAddr>, SettingsError> {
+    let Some(text) = &file.metrics.listen else { return Ok(None) };
+    let address = socket_address("metrics.listen", text)?;
+    check_address(address, file, flags)?;
+    Ok(Some(address))
+}
+
+fn socket_address(key: &str, text: &str) -> Result<SocketAddr, SettingsError> {
+    text.replace("localhost", "127.0.0.1")
+        .parse()
+        .map_err(|_bad| bad(key, format!("{text:?} is not ADDR:PORT")))
+}
+
+fn check_address(address: SocketAddr, file: &File, flags: &Flags) -> Result<(), SettingsError> {
     let loopback = address.ip().is_loopback();
     if flags.dev && !loopback {
         return Err(SettingsError::Relation(format!(
@@ -402,13 +421,13 @@ fn listen(file: &File, flags: &Flags) -> Result<Listen, SettingsError> {
         )));
     }
     let plain = file.listen.plain.unwrap_or(false);
-    if !loopback && tls.is_none() && !plain {
+    if !loopback && file.listen.tls_certificate.is_none() && !plain {
         return Err(SettingsError::Relation(format!(
             "listening on {address} needs TLS: set listen.tls_certificate and listen.tls_key, \
              or listen.plain = true behind a proxy"
         )));
     }
-    Ok(Listen { address, tls, plain })
+    Ok(())
 }
 
 #[cfg(test)]
@@ -472,8 +491,33 @@ mod tests {
         assert_eq!(settings.webhooks_per_scope, 1000);
         assert_eq!(settings.delivery.default_ladder, "fast");
         assert!(settings.local_issuer && settings.allow_http);
-        let settings = load_text("[webhooks]\nper_scope = 1\n", &[], &dev).unwrap();
+        assert_eq!(settings.egress_allow, Policy::loopback());
+        assert_eq!((settings.delivery.gone_gap, settings.ports.len()), (SECOND, 2));
+        let text = "[webhooks]\nper_scope = 1\n[auth]\nlocal_issuer = false\n\
+                    [delivery]\ndefault_ladder = \"standard\"\ngone_gap = \"2h\"\n\
+                    [egress]\nallow = []\nallow_http = false\nports = [443]\n";
+        let settings = load_text(text, &[], &dev).unwrap();
         assert_eq!(settings.webhooks_per_scope, 1);
+        assert!(!settings.local_issuer && !settings.allow_http);
+        assert_eq!((settings.egress_allow, settings.ports), (Vec::new(), vec![443]));
+        assert_eq!(settings.delivery.default_ladder, "standard");
+        assert_eq!(settings.delivery.merchant_ladder, "standard");
+        assert_eq!(settings.delivery.gone_gap, 2 * HOUR);
+        let environment = [("TIDINGS_EGRESS__ALLOW_HTTP", "false")];
+        assert!(!load_text("", &environment, &dev).unwrap().allow_http);
+    }
+
+    #[test]
+    fn the_listener_of_metrics_keeps_the_rules_of_the_other() {
+        let open = "[metrics]\nlisten = \"0.0.0.0:9000\"\n";
+        assert!(load_text(open, &[], &Flags::default()).unwrap_err().contains("TLS"));
+        let dev = Flags { dev: true, ..Flags::default() };
+        assert!(load_text(open, &[], &dev).unwrap_err().contains("--dev"));
+        let behind_a_proxy = format!("{open}[listen]\nplain = true\n");
+        let settings = load_text(&behind_a_proxy, &[], &Flags::default()).unwrap();
+        assert_eq!(settings.metrics_listen.map(|address| address.port()), Some(9000));
+        let wrong = load_text("[metrics]\nlisten = \"x\"\n", &[], &Flags::default());
+        assert!(wrong.unwrap_err().contains("metrics.listen"));
     }
 
     #[test]

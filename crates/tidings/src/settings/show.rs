@@ -56,8 +56,12 @@ pub(crate) fn show(settings: &Settings) -> String {
         let steps: Vec<_> = steps.iter().map(|step| format!("{:?}", secs(*step))).collect();
         line(format!("{name} = [{}]", steps.join(", ")));
     }
-    let nets: Vec<_> = settings.egress_allow.iter().map(|net| format!("\"{net}\"")).collect();
-    line(format!("[egress]\nallow = [{}]\nallow_http = {}", nets.join(", "), settings.allow_http));
+    let nets = |nets: &[ipnet::IpNet]| {
+        nets.iter().map(|net| format!("\"{net}\"")).collect::<Vec<_>>().join(", ")
+    };
+    line(format!("[egress]\nallow = [{}]", nets(&settings.egress_allow)));
+    line(format!("deny = [{}]", nets(&settings.egress_deny)));
+    line(format!("allow_http = {}", settings.allow_http));
     line(format!("ports = {:?}", settings.ports));
     line(format!("[eventlog]\nretention = {:?}", secs(settings.eventlog_retention)));
     line(format!("max_lag = {:?}", secs(settings.eventlog_max_lag)));
@@ -87,6 +91,9 @@ pub(crate) fn show(settings: &Settings) -> String {
         }
     }
     line(format!("[metrics]\npublic = {}", settings.metrics_public));
+    if let Some(address) = settings.metrics_listen {
+        line(format!("listen = \"{address}\""));
+    }
     line(format!("[shutdown]\ngrace = {:?}", secs(settings.shutdown_grace)));
     line(format!("[log]\nlevel = {:?}", settings.log_level));
     out

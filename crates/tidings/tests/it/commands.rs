@@ -102,6 +102,27 @@ fn a_token_without_a_scope_is_none() {
     assert!(ended.err.contains("--ttl 90d must be more than 0 and at most 24h"), "{}", ended.err);
 }
 
+#[test]
+fn a_slip_in_the_name_of_the_directory_makes_no_key_there() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("other")).unwrap();
+    std::fs::write(folder.path().join("other/notes.txt"), "mine").unwrap();
+    for data in ["typo", "other"] {
+        for arguments in [
+            &["token", "--data", data, "--scope", "admin"][..],
+            &["account", "--data", data],
+            &["quarantine", "list", "--data", data],
+        ] {
+            let ended = run_in(folder.path(), arguments, "");
+            assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""), "{arguments:?}");
+            let named = format!("{data} is not a data directory of Tidings");
+            assert!(ended.err.contains(&named), "{arguments:?}: {}", ended.err);
+        }
+    }
+    assert!(!folder.path().join("typo").exists());
+    assert!(!folder.path().join("other/keys").exists());
+}
+
 #[tokio::test]
 async fn client_commands_reach_a_server_by_url_and_by_directory() {
     let mut stage = Stage::start().await;
@@ -295,6 +316,8 @@ fn settings_come_from_the_file_the_environment_and_flags_in_this_order() {
         ("[delivery]\ndefault_ladder = \"none\"", &[], "delivery.default_ladder"),
         ("[delivery.ladders]\nquick = []", &[], "delivery.ladders.quick"),
         ("[egress]\nallow = [\"x\"]", &[], "egress.allow"),
+        ("[egress]\ndeny = [\"x\"]", &[], "egress.deny"),
+        ("[metrics]\nlisten = \"x\"", &[], "metrics.listen"),
         ("region = 3", &[], "region"),
         ("[delivery]\ngone_count = 0", &[], "delivery.gone_count"),
         ("[egress]\nports = []", &[], "egress.ports"),
@@ -342,9 +365,16 @@ fn settings_come_from_the_file_the_environment_and_flags_in_this_order() {
     }
     // What is shown is the whole of it: as a file it says the same.
     let text = "[events.partitions]\n104 = 5\n[fraud]\nanswer_window = \"5s\"\n\
-                [listen]\nplain = true\n";
+                [listen]\nplain = true\n[egress]\nallow = [\"10.0.0.0/8\"]\n\
+                deny = [\"10.1.0.0/16\"]\n[metrics]\nlisten = \"127.0.0.1:9\"\n";
     let shown = config(text, &["show"], &[]).out;
-    for line in ["\"104\" = 5\n", "answer_window = \"5s\"\n", "plain = true\n"] {
+    for line in [
+        "\"104\" = 5\n",
+        "answer_window = \"5s\"\n",
+        "plain = true\n",
+        "deny = [\"10.1.0.0/16\"]\n",
+        "listen = \"127.0.0.1:9\"\n",
+    ] {
         assert!(shown.contains(line), "{line}{shown}");
     }
     assert_eq!(config(&shown, &["show"], &[]).out, shown);

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::stage::{Stage, TENANTS, errors, first_code};
+use tidings_e2e::{http::Client, process::free_port};
+
+use crate::stage::{Stage, TENANTS, errors, event, first_code, run_with};
 
 #[tokio::test]
 async fn without_dev_endpoints_are_public_and_https() {
@@ -31,6 +33,59 @@ async fn without_dev_endpoints_are_public_and_https() {
     assert_eq!((answer.status, first_code(&answer).as_str()), (409, "DUPLICATE_WEBHOOK"));
     let ended = stage.run(&["publish", "-", "--raw", "104"], "x");
     assert_eq!(ended.code, Some(1), "raw writing is for --dev");
+}
+
+#[tokio::test]
+async fn x9_proxies_of_the_environment_have_no_effect() {
+    let canary = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    canary.set_nonblocking(true).unwrap();
+    let proxy = format!("http://{}", canary.local_addr().unwrap());
+    let names =
+        ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    let stage = Stage::with(true, &names.map(|name| (name, proxy.as_str()))).await;
+    assert_eq!(stage.apply(TENANTS, &[]).code, Some(0));
+    stage.webhook("hook", &[104]).await;
+    stage.publish(&event(r#"{"messageId":"a","publicToken":"t"}"#)).await;
+    stage.arrived("hook", 1).await;
+    let visit = canary.accept().map_err(|error| error.kind());
+    assert!(matches!(visit, Err(std::io::ErrorKind::WouldBlock)), "{visit:?}");
+}
+
+#[tokio::test]
+async fn a_setting_wins_over_what_dev_allows() {
+    let environment =
+        [("TIDINGS_EGRESS__ALLOW_HTTP", "false"), ("TIDINGS_EGRESS__ALLOW", "[\"127.0.0.2/32\"]")];
+    let stage = Stage::with(true, &environment).await;
+    assert_eq!(stage.apply(TENANTS, &[]).code, Some(0));
+    let client = stage.manager("20");
+    for (url, status) in
+        [("http://127.0.0.2:9/", 400), ("https://127.0.0.1:9/", 400), ("https://127.0.0.2:9/", 201)]
+    {
+        let body = json!({"events": [104], "config": {"url": url}});
+        let answer = client.json("POST", "/api/v1/Webhooks", &body).await.unwrap();
+        assert_eq!(answer.status, status, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_may_have_a_listener_of_their_own() {
+    let port = free_port().unwrap().to_string();
+    let listen = format!("127.0.0.1:{port}");
+    let stage = Stage::with(true, &[("TIDINGS_METRICS__LISTEN", &listen)]).await;
+    let own = Client::new(&format!("http://{listen}"), "").unwrap();
+    let answer = own.get("/metrics").await.unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.ends_with(b"# EOF\n"));
+    for other in ["/healthz", "/api/v1/Webhooks", "/"] {
+        assert_eq!(own.get(other).await.unwrap().status, 404, "{other}");
+    }
+    assert_eq!(stage.admin().get("/metrics").await.unwrap().status, 200);
+    // A port that is taken ends the start, and the message names the setting.
+    let taken = [("TIDINGS_METRICS__LISTEN", listen.as_str())];
+    let arguments = ["serve", "--dev", "--data", "other", "--listen", "127.0.0.1:0"];
+    let ended = run_with(stage.folder.path(), &arguments, "", &taken);
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    assert!(ended.err.contains("metrics.listen"), "{}", ended.err);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod commands;
 mod delivery;
 mod guarded;
+mod headers;
 mod help;
 mod ingest;
 mod life;

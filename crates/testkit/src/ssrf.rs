@@ -1,0 +1,180 @@
+//! Where a customer's URL must not lead (`reliability-security.md` §7.11) as a table:
+//! URLs that are refused when they are registered, and addresses that are refused
+//! when a name leads to them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Row and URL. The port is one that a URL may name wherever the row is about
+/// something else.
+pub const REFUSED_URLS: &[(&str, &str)] = &[
+    ("X1", "https://127.0.0.1/"),
+    ("X1", "https://127.1/"),
+    ("X1", "https://2130706433/"),
+    ("X1", "https://0x7f000001/"),
+    ("X1", "https://0x7F.1/"),
+    ("X1", "https://0177.0.0.1/"),
+    ("X1", "https://00000177.0.0.01/"),
+    ("X1", "https://127.0.0.1./"),
+    ("X1", "https://localhost/"),
+    ("X1", "https://LOCALHOST./"),
+    ("X1", "https://a.localhost/"),
+    ("X1", "https://[::1]/"),
+    ("X1", "https://[::]/"),
+    ("X1", "https://[0:0:0:0:0:0:0:1]/"),
+    ("X1", "https://0.0.0.0/"),
+    ("X1", "https://0/"),
+    ("X1", "https://0.1.2.3/"),
+    ("X2", "https://10.0.0.1/"),
+    ("X2", "https://172.16.0.1/"),
+    ("X2", "https://172.31.255.255/"),
+    ("X2", "https://192.168.0.1/"),
+    ("X2", "https://169.254.169.254/"),
+    ("X2", "https://100.64.0.1/"),
+    ("X2", "https://198.18.0.1/"),
+    ("X2", "https://192.0.0.1/"),
+    ("X2", "https://192.0.2.1/"),
+    ("X2", "https://198.51.100.1/"),
+    ("X2", "https://203.0.113.1/"),
+    ("X2", "https://192.88.99.1/"),
+    ("X2", "https://224.0.0.1/"),
+    ("X2", "https://240.0.0.1/"),
+    ("X2", "https://255.255.255.255/"),
+    ("X2", "https://8.8.8.8/"),
+    ("X3", "https://[::ffff:10.0.0.1]/"),
+    ("X3", "https://[::ffff:7f00:1]/"),
+    ("X3", "https://[::10.0.0.1]/"),
+    ("X3", "https://[::ffff:0:10.0.0.1]/"),
+    ("X3", "https://[64:ff9b::10.0.0.1]/"),
+    ("X3", "https://[64:ff9b:1::a00:1]/"),
+    ("X3", "https://[2002:a00:1::1]/"),
+    ("X3", "https://[2001:0:4136:e378:8000:63bf:f5ff:fffe]/"),
+    ("X3", "https://[2a00::200:5efe:a00:1]/"),
+    ("X4", "https://[fc00::1]/"),
+    ("X4", "https://[fd00:ec2::254]/"),
+    ("X4", "https://[fe80::1]/"),
+    ("X4", "https://[fe80::1%25eth0]/"),
+    ("X4", "https://[fe80::1%eth0]/"),
+    ("X4", "https://[fec0::1]/"),
+    ("X4", "https://[ff02::1]/"),
+    ("X4", "https://[2001:db8::1]/"),
+    ("X4", "https://[3fff::1]/"),
+    ("X4", "https://[100::1]/"),
+    ("X4", "https://[5f00::1]/"),
+    ("X4", "https://[2606:4700::1111]/"),
+    ("X5", "https://metadata.google.internal/"),
+    ("X5", "https://metadata/"),
+    ("X5", "https://instance-data.ec2.internal/"),
+    ("X5", "https://100.100.100.200/"),
+    ("X5", "https://168.63.129.16/"),
+    ("X5", "https://kafka.svc/"),
+    ("X5", "https://kafka.default.svc.cluster.local/"),
+    ("X5", "https://router.home.arpa/"),
+    ("X7", "https://intranet/"),
+    ("X7", "https://intranet./"),
+    ("X7", "https://example.com./"),
+    ("X7", "https://example..com/"),
+    ("X7", "https://.example.com/"),
+    ("X7", "https://printer.local/"),
+    ("X7", "https://hidden.onion/"),
+    ("X7", "https://ｌｏｃａｌｈｏｓｔ/"),
+    ("X7", "https://１２７.0.0.1/"),
+    ("X7", "https://127。0。0。1/"),
+    ("X7", "https://①②⑦.0.0.1/"),
+    ("X7", "https://xn--localhost-.com/"),
+    ("X7", "https://xn--a.example.com/"),
+    ("X7", "https://-a.example.com/"),
+    ("X7", "https://exa%00mple.com/"),
+    ("X8", "http://example.com/"),
+    ("X8", "file:///etc/passwd"),
+    ("X8", "gopher://example.com/"),
+    ("X8", "ftp://example.com/"),
+    ("X8", "unix:/run/docker.sock"),
+    ("X8", "ws://example.com/"),
+    ("X8", "javascript:alert(1)"),
+    ("X8", "//example.com/"),
+    ("X8", "https:example.com"),
+    ("X8", "https:///example.com"),
+    ("X8", "https://user:pw@example.com/"),
+    ("X8", "https://user@example.com/"),
+    ("X8", "https://@example.com/"),
+    ("X8", "https://public.example.com#@10.0.0.1/"),
+    ("X8", "https://public.example.com@10.0.0.1/"),
+    ("X8", "https://example.com\\@10.0.0.1/"),
+    ("X8", "https:\\\\example.com\\"),
+    ("X8", "https://exam\tple.com/"),
+    ("X8", "https://example.com/\r\nhost: x"),
+    ("X8", " https://example.com/"),
+    ("X8", "https://example.com:0/"),
+    ("X8", "https://example.com:22/"),
+    ("X8", "https://example.com:25/"),
+    ("X8", "https://example.com:80/"),
+    ("X8", "https://example.com:6379/"),
+    ("X8", "https://example.com:9092/"),
+    ("X8", "https://example.com:65536/"),
+    ("X8", ""),
+];
+
+/// The special blocks of IPv4 by their first and last addresses.
+const BLOCKS: &[(&str, &str)] = &[
+    ("0.0.0.0", "0.255.255.255"),
+    ("10.0.0.0", "10.255.255.255"),
+    ("100.64.0.0", "100.127.255.255"),
+    ("127.0.0.0", "127.255.255.255"),
+    ("168.63.129.16", "168.63.129.16"),
+    ("169.254.0.0", "169.254.255.255"),
+    ("172.16.0.0", "172.31.255.255"),
+    ("192.0.0.0", "192.0.0.255"),
+    ("192.0.2.0", "192.0.2.255"),
+    ("192.88.99.0", "192.88.99.255"),
+    ("192.168.0.0", "192.168.255.255"),
+    ("198.18.0.0", "198.19.255.255"),
+    ("198.51.100.0", "198.51.100.255"),
+    ("203.0.113.0", "203.0.113.255"),
+    ("224.0.0.0", "239.255.255.255"),
+    ("240.0.0.0", "255.255.255.255"),
+];
+
+/// The special blocks of IPv6 by an address.
+const SIX: &[&str] = &[
+    "::",
+    "::1",
+    "::2",
+    "fc00::1",
+    "fdff::1",
+    "fd00:ec2::254",
+    "fe80::1",
+    "febf::1",
+    "fec0::1",
+    "ff02::1",
+    "2001:db8::1",
+    "2001:2::1",
+    "3fff::1",
+    "100::1",
+    "5f00::1",
+    "200::1",
+    "4000::1",
+];
+
+/// Row and address, for names that lead there.
+pub fn refused_addresses() -> Vec<(&'static str, IpAddr)> {
+    let parse = |text: &str| text.parse::<Ipv4Addr>().expect("an address");
+    let four: Vec<Ipv4Addr> =
+        BLOCKS.iter().flat_map(|(first, last)| [parse(first), parse(last)]).collect();
+    let mut all: Vec<(&str, IpAddr)> = four.iter().map(|four| ("X2", (*four).into())).collect();
+    for four in &four {
+        let [a, b, c, d] = four.octets();
+        let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        let forms = [
+            Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, high, low),
+            Ipv6Addr::new(0, 0, 0, 0, 0xffff, 0, high, low),
+            Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
+            Ipv6Addr::new(0x64, 0xff9b, 1, high, low, 0, 0, 0),
+            Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
+            Ipv6Addr::new(0x2001, 0, 0x4136, 0xe378, 0x8000, 63, !high, !low),
+            Ipv6Addr::new(0x2a00, 1, 2, 3, 0, 0x5efe, high, low),
+        ];
+        all.extend(forms.map(|six| ("X3", six.into())));
+    }
+    all.extend(SIX.iter().map(|six| ("X4", six.parse().expect("an address"))));
+    all
+}
