@@ -1,11 +1,13 @@
 //! What the tests need beside Rust, C, C++, make and perl: Java and Maven, which
 //! bring and run a real Kafka; Java, Python and Node.js for the verification code
-//! of `docs/verify`. Installed where this may install, else named.
+//! of `docs/verify`; Python's venv, which brings the libraries that verify our
+//! signatures. Installed where this may install, else named.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use tidings_kafka_node::KafkaJars;
+use tidings_verifiers::Verifiers;
 
 use crate::run::say;
 
@@ -13,7 +15,7 @@ use crate::run::say;
 const PROGRAMS: [(&str, &[&str], &str); 4] = [
     ("java", &["-version"], "openjdk-17-jdk-headless"),
     ("mvn", &["--version"], "maven"),
-    ("python3", &["--version"], "python3"),
+    ("python3", &["-c", "import ensurepip, venv"], "python3-venv"),
     ("node", &["--version"], "nodejs"),
 ];
 
@@ -26,6 +28,8 @@ pub(crate) fn bring() -> anyhow::Result<()> {
     }
     say("== Kafka's jars");
     KafkaJars::bring().context("no Kafka for the tests")?;
+    say("== libraries that verify signatures");
+    Verifiers::bring().context("no libraries for the tests")?;
     Ok(())
 }
 

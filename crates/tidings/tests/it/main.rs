@@ -15,5 +15,6 @@ mod new_types;
 mod pauses;
 mod roles;
 mod stage;
+mod verifiers;
 mod verify;
 mod webhooks;
