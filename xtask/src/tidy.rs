@@ -1,6 +1,8 @@
-//! What no compiler checks: layers, manifests, file heads, words, sizes.
+//! What no compiler checks: layers, manifests, file heads, words, sizes, and tests that
+//! documents name.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -29,14 +31,16 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mut findings = Vec::new();
     manifests(&root, &mut findings)?;
     let outside = excluded(&root)?;
+    let mut functions = BTreeSet::new();
     for folder in ["crates", "tests", "xtask"] {
         for file in rust_files(&root.join(folder))? {
             if outside.iter().any(|folder| file.starts_with(root.join(folder))) {
                 continue;
             }
-            source(&root, &file, &mut findings)?;
+            functions.extend(source(&root, &file, &mut findings)?);
         }
     }
+    claims(&root, &functions, &mut findings)?;
     for finding in &findings {
         crate::run::complain(finding);
     }
@@ -134,7 +138,41 @@ fn rust_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn source(root: &Path, file: &Path, findings: &mut Vec<String>) -> anyhow::Result<()> {
+/// The document whose tables name, in their last column, the test of each claim.
+const CLAIMS: &str = "docs/security.md";
+
+/// Each test that is named must be there: a function, or a folder.
+fn claims(
+    root: &Path,
+    functions: &BTreeSet<String>,
+    findings: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    let text = fs::read_to_string(root.join(CLAIMS))?;
+    let mut claims = 0;
+    for row in text.lines().filter(|line| line.starts_with('|')) {
+        let Some(tests) = row.rsplit('|').nth(1) else { continue };
+        for test in tests.split('`').skip(1).step_by(2) {
+            let is_path = test.contains('/');
+            let is_name = test.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            if (is_path && root.join(test).exists()) || (is_name && functions.contains(test)) {
+                claims += 1;
+            } else {
+                findings.push(format!("{CLAIMS}: there is no test {test}"));
+            }
+        }
+    }
+    if claims == 0 {
+        findings.push(format!("{CLAIMS}: names no test"));
+    }
+    Ok(())
+}
+
+/// Checks a file and gives the names of its functions.
+fn source(
+    root: &Path,
+    file: &Path,
+    findings: &mut Vec<String>,
+) -> anyhow::Result<BTreeSet<String>> {
     let text = fs::read_to_string(file)?;
     let place = file.strip_prefix(root).unwrap_or(file).display().to_string();
     if !text.starts_with("//!") {
@@ -151,7 +189,8 @@ fn source(root: &Path, file: &Path, findings: &mut Vec<String>) -> anyhow::Resul
             }
         }
     }
-    Ok(())
+    let names = text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+    Ok(names.map(str::to_owned).collect())
 }
 
 #[cfg(test)]
