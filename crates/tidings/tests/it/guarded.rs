@@ -1,10 +1,10 @@
 //! Without `--dev`: what is only allowed there.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use tidings_e2e::{http::Client, process::free_port};
+use tidings_e2e::{http::Client, process::free_port, wait_for};
 
-use crate::stage::{Stage, TENANTS, errors, event, first_code, run_with};
+use crate::stage::{PATIENCE, Stage, TENANTS, errors, event, first_code, run_with, today};
 
 #[tokio::test]
 async fn without_dev_endpoints_are_public_and_https() {
@@ -33,6 +33,44 @@ async fn without_dev_endpoints_are_public_and_https() {
     assert_eq!((answer.status, first_code(&answer).as_str()), (409, "DUPLICATE_WEBHOOK"));
     let ended = stage.run(&["publish", "-", "--raw", "104"], "x");
     assert_eq!(ended.code, Some(1), "raw writing is for --dev");
+}
+
+#[tokio::test]
+async fn an_address_that_is_allowed_no_more_is_blocked_and_sees_nothing() {
+    let mut stage = Stage::start().await;
+    let webhook = stage.webhook("hook", &[104]).await;
+    stage.publish(&event(r#"{"messageId":"a","publicToken":"t"}"#)).await;
+    stage.arrived("hook", 1).await;
+    assert_eq!(stage.stop().await, Some(0));
+    stage.serve_guarded(&[("TIDINGS_AUTH__LOCAL_ISSUER", "true")]).await;
+    stage.publish(&event(r#"{"messageId":"b","publicToken":"t"}"#)).await;
+    let client = stage.manager("20");
+    let id = webhook["webhookId"].as_str().unwrap();
+    let day = today(&stage).await;
+    let path = format!("/api/v1/Webhooks/{id}/events/104/notifications?from={day}");
+    let item = wait_for("the notification to end", PATIENCE, async || {
+        let list = client.get(&path).await?.response(200)?;
+        let ended = |item: &&Value| item["notificationStatus"] == "Undelivered";
+        Ok(list["content"].as_array().and_then(|list| list.iter().find(ended)).cloned())
+    })
+    .await
+    .unwrap();
+    assert_eq!(item["lastCode"], "BLOCKED_ADDRESS", "{item}");
+    let beat = client.get(&format!("/api/v1/Webhooks/{id}/heartbeat")).await.unwrap();
+    assert_eq!(beat.response(200).unwrap()["code"], "BLOCKED_ADDRESS");
+    let again = json!({"notificationIds": [item["notificationId"]]});
+    let resend = format!("/api/v1/Webhooks/{id}/resend");
+    client.json("POST", &resend, &again).await.unwrap().response(200).unwrap();
+    let notification = item["notificationId"].as_str().unwrap();
+    let path = format!("/api/v1/Webhooks/{id}/notifications/{notification}/attempts");
+    let attempts = wait_for("the resend to end", PATIENCE, async || {
+        let list = client.get(&path).await?.response(200)?;
+        Ok(list["content"].as_array().filter(|list| list.len() == 2).cloned())
+    })
+    .await
+    .unwrap();
+    assert!(attempts.iter().all(|attempt| attempt["code"] == "BLOCKED_ADDRESS"), "{attempts:?}");
+    assert_eq!(stage.receiver.request_count(), 1, "nothing after the first");
 }
 
 #[tokio::test]

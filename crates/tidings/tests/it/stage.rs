@@ -132,6 +132,14 @@ impl Stage {
         self.ready().await;
     }
 
+    /// Serves the same data without `--dev`.
+    pub(crate) async fn serve_guarded(&mut self, environment: &[(&str, &str)]) {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.spec.dev = false;
+        self.spec.environment = environment.iter().map(owned).collect();
+        self.serve().await;
+    }
+
     /// One role in place of all.
     pub(crate) async fn serve_role(&mut self, role: &str) {
         self.server = Some(Server::spawn_role(role, &self.spec).unwrap());
