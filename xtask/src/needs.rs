@@ -1,23 +1,29 @@
 //! What the tests need beside Rust, C, C++, make and perl: Java and Maven, which
 //! bring and run a real Kafka; Java, Python and Node.js for the verification code
-//! of `docs/verify`; Python's venv, which brings the libraries that verify our
-//! signatures. Installed where this may install, else named.
+//! of `docs/verify`, Node.js also for an authorization server; Python's venv, which
+//! brings the libraries that verify our signatures. Installed where this may install,
+//! else named.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
+use tidings_e2e::tools;
 use tidings_kafka_node::KafkaJars;
 use tidings_verifiers::Verifiers;
 
-use crate::run::say;
+use crate::{run::say, tidy};
 
 /// Each program, what shows that it runs, and Debian's package of it.
-const PROGRAMS: [(&str, &[&str], &str); 4] = [
+const PROGRAMS: [(&str, &[&str], &str); 5] = [
     ("java", &["-version"], "openjdk-17-jdk-headless"),
     ("mvn", &["--version"], "maven"),
     ("python3", &["-c", "import ensurepip, venv"], "python3-venv"),
     ("node", &["--version"], "nodejs"),
+    ("npm", &["--version"], "npm"),
 ];
+
+/// The authorization server of the tests, with its own pins.
+const OIDC: &str = "crates/tidings/tests/it/oidc";
 
 /// Makes sure that every program is there and a Kafka node can be started.
 pub(crate) fn bring() -> anyhow::Result<()> {
@@ -30,6 +36,8 @@ pub(crate) fn bring() -> anyhow::Result<()> {
     KafkaJars::bring().context("no Kafka for the tests")?;
     say("== libraries that verify signatures");
     Verifiers::bring().context("no libraries for the tests")?;
+    say("== oidc-provider");
+    tools::node(&tidy::root().join(OIDC)).context("no authorization server for the tests")?;
     Ok(())
 }
 

@@ -112,6 +112,11 @@ impl Answer {
         &self.body
     }
 
+    /// The headers beside those that every answer has.
+    pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
+
     pub(crate) fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() = self.status;

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use tidings_registry::{
     Change, CommandRecord, CommandRef, EntityKey, ProposeError, Snapshot, State as Entity,
 };
@@ -132,7 +132,7 @@ impl Command {
         &self,
         state: &State,
         request: &Request,
-        answer: (StatusCode, Vec<u8>),
+        answer: Kept,
         runs: Vec<(NotificationId, RunId)>,
         stage: Stage,
     ) -> Result<(), ProposeError> {
@@ -141,8 +141,9 @@ impl Command {
         let record = CommandRecord {
             subject: self.subject.clone(),
             hash: self.hash,
-            status: answer.0.as_u16(),
-            answer: Secret::new(answer.1),
+            status: answer.status,
+            answer: answer.body,
+            headers: answer.headers,
             runs,
             done: stage == Stage::Done,
             expires: state.now() + KEPT,
@@ -168,10 +169,43 @@ pub(crate) enum Stage {
     Done,
 }
 
+/// An answer as it is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    status: u16,
+    body: Secret,
+    headers: Vec<(String, String)>,
+}
+
+impl From<&Answer> for Kept {
+    fn from(answer: &Answer) -> Self {
+        let headers = answer.headers().iter().filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        });
+        Self {
+            status: answer.status().as_u16(),
+            body: Secret::new(answer.body().to_vec()),
+            headers: headers.collect(),
+        }
+    }
+}
+
+impl From<&CommandRecord> for Kept {
+    fn from(record: &CommandRecord) -> Self {
+        Self { status: record.status, body: record.answer.clone(), headers: record.headers.clone() }
+    }
+}
+
 /// The first answer again.
 pub(crate) fn replay(record: &CommandRecord) -> Answer {
     let status = StatusCode::from_u16(record.status).unwrap_or(StatusCode::OK);
-    Answer::json(status, record.answer.expose().to_vec().into())
+    let answer = Answer::json(status, record.answer.expose().to_vec().into());
+    record.headers.iter().fold(answer, |answer, (name, value)| {
+        match HeaderName::from_bytes(name.as_bytes()) {
+            Ok(name) => answer.with(name, value),
+            Err(_no_name) => answer,
+        }
+    })
 }
 
 pub(crate) fn reused() -> ApiError {

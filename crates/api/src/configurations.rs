@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{StatusCode, header};
 use serde_json::{Map, Value as Json, json};
 use tidings_catalogue::json::Value;
 use tidings_registry::{Change, Configuration, EntityKey, ProposeError, Snapshot, State as Entity};
@@ -61,7 +61,9 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer, ApiError> {
             Err(ProposeError::VersionConflict { .. }) => continue,
             Err(error) => before(&state.deps.registry.snapshot(), &error)?,
         };
-        let answer = Answer::success(StatusCode::CREATED, &shape(&made));
+        let answer = Answer::success(StatusCode::CREATED, &shape(&made))
+            .etag(1)
+            .with(header::LOCATION, &format!("/api/v1/Configs/{}", made.id));
         remember(state, call.request, command.as_ref(), &answer).await;
         return Ok(answer);
     }

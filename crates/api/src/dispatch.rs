@@ -5,9 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::State as Extract};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request as HttpRequest, Response, StatusCode, header, request::Parts};
+use http::{
+    HeaderMap, Request as HttpRequest, Response, StatusCode, Version, header, request::Parts,
+};
 use http_body_util::BodyExt as _;
-use tidings_auth::Principal;
+use tidings_auth::{Principal, Thumbprint};
 use tidings_registry::Snapshot;
 
 use crate::{
@@ -22,7 +24,7 @@ use crate::{
     input::Query,
     jwks, probes,
     routes::{self, Access, BodyRule, Eds, Match, Open, Operation, Platform, Route},
-    serve::Peer,
+    serve::{ClientCertificate, Peer},
     state::State,
     trace::Trace,
     webhooks,
@@ -146,6 +148,9 @@ async fn answer(
         let message = "the request frames its body in two ways";
         return Err(Fault::new(Code::InvalidRequestBody).saying(message).into());
     }
+    if !names_its_host(&parts) {
+        return Err(Code::InvalidHost.into());
+    }
     let scope = match (route.operation, route.access) {
         (Operation::Open(operation), _) => return open(state, operation, &parts),
         (_, Access::Scope(scope) | Access::Dev(scope)) => scope,
@@ -154,7 +159,8 @@ async fn answer(
             return Err(Code::Forbidden.into());
         }
     };
-    let caller = authenticate(state, &parts.headers, scope).await?;
+    let certificate = parts.extensions.get::<ClientCertificate>().map(|certificate| certificate.0);
+    let caller = authenticate(state, &parts.headers, certificate, scope).await?;
     match route.operation {
         Operation::Eds(_) => caller::check_region(&parts.headers, state.config.region)?,
         Operation::Open(_) | Operation::Platform(_) => {}
@@ -176,6 +182,21 @@ async fn answer(
     Box::pin(run(state, route, &request)).await
 }
 
+/// Whether a request says once to whom it is: a proxy before us may have gone by
+/// another name than we do. One that came over no connection needs to say nothing.
+fn names_its_host(parts: &Parts) -> bool {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => false,
+        (Some(host), None) => parts.uri.authority().is_none_or(|authority| {
+            host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+        }),
+        (None, None) => {
+            parts.version < Version::HTTP_11 || parts.extensions.get::<Peer>().is_none()
+        }
+    }
+}
+
 fn open(state: &State, operation: Open, parts: &Parts) -> Result<Answer, ApiError> {
     match operation {
         Open::Health => Ok(probes::health()),
@@ -189,10 +210,11 @@ fn open(state: &State, operation: Open, parts: &Parts) -> Result<Answer, ApiErro
 async fn authenticate(
     state: &State,
     headers: &HeaderMap,
+    certificate: Option<Thumbprint>,
     scope: &'static str,
 ) -> Result<Principal, ApiError> {
     let token = caller::bearer(headers)?;
-    let verified = state.deps.verifier.verify_fresh(token, state.now()).await;
+    let verified = state.deps.verifier.verify_fresh(token, certificate, state.now()).await;
     verified.and_then(|caller| caller.require(scope).map(|()| caller)).map_err(|error| {
         tracing::debug!(reason = error.reason(), "a token was turned away");
         caller::refused(error)

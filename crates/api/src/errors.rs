@@ -106,6 +106,8 @@ codes! {
         "The alert has been answered otherwise; the first answer stands.";
     Unauthorized = "UNAUTHORIZED", 401, "The request has no valid bearer token.";
     Forbidden = "FORBIDDEN", 403, "The token does not allow this request.";
+    InvalidHost = "INVALID_HOST", 400,
+        "The request must name its host once, and the same one in its address.";
     NotFound = "NOT_FOUND", 404, "There is nothing at this address.";
     MethodNotAllowed = "METHOD_NOT_ALLOWED", 405, "The address does not take this method.";
     PayloadTooLarge = "PAYLOAD_TOO_LARGE", 413, "The body is larger than this request takes.";

@@ -108,7 +108,7 @@ fn unanswered(error: &ReadError) -> ApiError {
 }
 
 /// Records of one listing.
-const MOST: usize = 1_000;
+pub(crate) const MOST: usize = 1_000;
 /// How much is read of a partition at once.
 const READ_BYTES: usize = 1 << 20;
 

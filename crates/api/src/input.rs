@@ -214,7 +214,10 @@ impl Query {
     /// `INVALID_COUNT`.
     pub(crate) fn limit(&self, most: usize) -> Result<usize, ApiError> {
         let Some(text) = self.get("limit") else { return Ok(most) };
-        let limit = text.parse::<usize>().ok().filter(|limit| (1..=most).contains(limit));
+        // `parse` would take a plus sign.
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let limit = text.parse::<usize>().ok().filter(|_| digits);
+        let limit = limit.filter(|limit| (1..=most).contains(limit));
         limit.ok_or_else(|| {
             Fault::at(Code::InvalidCount, "limit")
                 .saying(format!("must be an integer from 1 to {most}"))
@@ -315,6 +318,19 @@ mod tests {
         assert_eq!(count("18446744073709551616"), Err(Code::NotificationBulkGetLimitExceeded));
         for bad in ["0", "-1", "ten", "", "1.5", "%2B5"] {
             assert_eq!(count(bad), Err(Code::InvalidCount), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_digits_up_to_the_most() {
+        let limit = |text: &str| {
+            let query = Query::parse(Some(&format!("limit={text}")));
+            query.limit(50).map_err(|error| error.faults[0].code)
+        };
+        assert_eq!(Query::parse(None).limit(50), Ok(50));
+        assert_eq!((limit("1"), limit("50")), (Ok(1), Ok(50)));
+        for bad in ["0", "51", "-1", "%2B5", "", "1.5", "five", "18446744073709551616"] {
+            assert_eq!(limit(bad), Err(Code::InvalidCount), "{bad}");
         }
     }
 

@@ -42,5 +42,5 @@ pub use dispatch::router;
 pub use errors::Code;
 pub use metrics::Metrics;
 pub use ops::{metrics_router, ops_router};
-pub use serve::{Limits, ServeError, serve};
+pub use serve::{Limits, ServeError, Tls, serve};
 pub use state::{Deps, MetricsText, State};

@@ -5,9 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use tidings_catalogue::{Catalogue, EventType};
+
 use crate::{
+    admin,
     errors::Code,
-    routes::{Access, BodyRule, Operation, ROUTES, Route},
+    fraud, paging,
+    probes::METRICS_TYPE,
+    routes::{Access, BodyRule, Operation, Platform, ROUTES, Route},
 };
 
 const SCHEMAS: &str = include_str!("openapi/schemas.json");
@@ -16,6 +21,7 @@ const SCHEMAS: &str = include_str!("openapi/schemas.json");
 const COMMON: &[Code] = &[
     Code::Unauthorized,
     Code::Forbidden,
+    Code::InvalidHost,
     Code::MethodNotAllowed,
     Code::TechnicalError,
     Code::ServiceUnavailable,
@@ -24,10 +30,62 @@ const COMMON_EDS: &[Code] = &[Code::InvalidRegion, Code::PmcodeNotValid, Code::P
 const COMMON_BODY: &[Code] =
     &[Code::PayloadTooLarge, Code::UnsupportedMediaType, Code::RequestTimeout];
 
-/// The whole document. `dev` says whether the routes of `--dev` are part of it.
-pub(crate) fn document(dev: bool) -> Value {
+/// Requests whose members may be null instead of absent (`input`).
+const REQUESTS: &[&str] = &[
+    "ConfigSave",
+    "WebhookCreate",
+    "WebhookUpdate",
+    "Rotate",
+    "ConfigurationCreate",
+    "HookCreate",
+    "HookUpdate",
+];
+
+/// Lets the members of an object that are not required be null.
+fn let_be_null(schema: &mut Value) {
+    let required: Vec<Value> = schema["required"].as_array().cloned().unwrap_or_default();
+    for (name, member) in schema["properties"].as_object_mut().into_iter().flatten() {
+        if !required.iter().any(|required| required == name) {
+            *member = json!({ "anyOf": [member.take(), { "type": "null" }] });
+        }
+    }
+}
+
+/// What of a deployment its description says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deployment<'a> {
+    /// Whether the routes of `--dev` are part of it.
+    pub(crate) dev: bool,
+    pub(crate) ladders: &'a BTreeSet<String>,
+    pub(crate) min_timeout_ms: u32,
+    pub(crate) catalogue: &'a Catalogue,
+}
+
+/// The whole document.
+pub(crate) fn document(of: Deployment<'_>) -> Value {
+    let Deployment { dev, ladders, min_timeout_ms, catalogue } = of;
     let mut schemas: Map<String, Value> =
         serde_json::from_str(SCHEMAS).expect("a test reads the file that is compiled in");
+    for name in REQUESTS {
+        let_be_null(&mut schemas[*name]);
+    }
+    let codes: Vec<u16> = catalogue.types().filter_map(EventType::code).collect();
+    schemas.insert(
+        "KnownEventCode".to_owned(),
+        json!({ "type": "integer", "enum": codes, "examples": [104] }),
+    );
+    let hooks: Vec<&str> =
+        catalogue.types().filter(|kind| !kind.is_eds()).map(EventType::name).collect();
+    schemas.insert(
+        "HookEventType".to_owned(),
+        json!({
+            "type": "string",
+            "enum": hooks,
+            "description": "A merchant's hook takes the merchants' events, the operator's webhook.*",
+        }),
+    );
+    schemas.insert("LadderName".to_owned(), json!({ "type": "string", "enum": ladders }));
+    schemas["ConfigSave"]["properties"]["timeoutMs"]["anyOf"][0]["minimum"] = min_timeout_ms.into();
     let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
     let texts: BTreeMap<&str, String> = Code::ALL
         .iter()
@@ -118,38 +176,77 @@ fn parameters(route: &Route) -> Value {
     for part in route.path.split('/') {
         if let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
             list.push(json!({
-                "name": name, "in": "path", "required": true, "schema": { "type": "string" },
+                "name": name, "in": "path", "required": true, "schema": path_parameter(name),
             }));
         }
     }
     for name in route.query {
         let schema = match *name {
             "from" => json!({ "type": "string", "format": "date" }),
-            "count" | "limit" => json!({ "type": "integer", "minimum": 1 }),
-            "prune" => json!({ "type": "boolean" }),
+            "count" => json!({ "type": "integer", "minimum": 1, "maximum": 100, "default": 100 }),
+            "limit" => {
+                let most = most(route.operation);
+                json!({ "type": "integer", "minimum": 1, "maximum": most, "default": most })
+            }
+            "prune" => json!({ "type": "boolean", "default": false }),
+            "status" => reference("WebhookStatus"),
+            "productId" => json!({ "type": "string", "pattern": "^[0-9]{1,32}$" }),
+            "cursor" => {
+                json!({ "type": "string", "description": "`nextCursor` of the page before" })
+            }
+            "after" => json!({ "type": "string", "description": "`next` of the answer before" }),
             _ => json!({ "type": "string" }),
         };
         let required = matches!(*name, "from" | "what");
         list.push(json!({ "name": name, "in": "query", "required": required, "schema": schema }));
     }
     if is_eds(route) {
-        list.push(header("X-PM-Code", "A programme manager's code or id"));
-        list.push(header("X-Region", "0, 1 or 2"));
+        let code = json!({ "type": "string", "minLength": 1 });
+        list.push(header("X-PM-Code", "A programme manager's code or id", &code));
+        let region = json!({ "type": "string", "enum": ["0", "1", "2"] });
+        list.push(header("X-Region", "Default, EMEA or APAC", &region));
     }
     if route.errors.contains(&Code::IdempotencyKeyReused) || route.body == BodyRule::Events {
-        list.push(header("Idempotency-Key", "Makes a repeat safe for 24 hours"));
+        let key = json!({ "type": "string", "minLength": 1, "maxLength": 255 });
+        list.push(header("Idempotency-Key", "Makes a repeat safe for 24 hours", &key));
     }
     if route.errors.contains(&Code::PreconditionFailed) {
-        list.push(header("If-Match", "The ETag that the change is meant for"));
+        let tag = json!({ "type": "string" });
+        list.push(header("If-Match", "The ETag that the change is meant for", &tag));
     }
     Value::Array(list)
 }
 
-fn header(name: &str, description: &str) -> Value {
+fn header(name: &str, description: &str, schema: &Value) -> Value {
     json!({
         "name": name, "in": "header", "required": false, "description": description,
-        "schema": { "type": "string" },
+        "schema": schema,
     })
+}
+
+/// The most entries of a page.
+fn most(operation: Operation) -> usize {
+    match operation {
+        Operation::Platform(Platform::FraudResponses) => fraud::MOST,
+        Operation::Platform(Platform::ListQuarantine) => admin::quarantine::MOST,
+        Operation::Open(_) | Operation::Platform(_) | Operation::Eds(_) => paging::MOST,
+    }
+}
+
+fn path_parameter(name: &str) -> Value {
+    match name {
+        "webhookId" | "hookId" => json!({
+            "type": "string", "pattern": "^[0-9A-Za-z-]{1,64}$",
+            "examples": ["af2d48de-2ad7-42f8-a252-8422cd9e6078"],
+        }),
+        "notificationId" => reference("NotificationId"),
+        "eventCode" => reference("KnownEventCode"),
+        "name" => reference("HookEventType"),
+        "configId" => json!({ "type": "string", "examples": ["5789653-20250602063331"] }),
+        "id" => json!({ "type": "string", "examples": ["0"] }),
+        "topic" => json!({ "type": "string", "examples": ["104"] }),
+        _ => json!({ "type": "string" }),
+    }
 }
 
 fn reference(name: &str) -> Value {
@@ -171,7 +268,7 @@ fn responses(route: &Route) -> Value {
     match (route.response, route.access) {
         ("", _) => {}
         ("Metrics", _) => {
-            success["content"] = json!({ "text/plain": { "schema": reference("Metrics") } });
+            success["content"] = json!({ METRICS_TYPE: { "schema": reference("Metrics") } });
         }
         (name, Access::Open) => {
             success["content"] = json!({ "application/json": { "schema": reference(name) } });
@@ -205,7 +302,9 @@ fn responses(route: &Route) -> Value {
 /// Every code that a route may answer.
 fn codes(route: &Route) -> Vec<Code> {
     let mut codes = route.errors.to_vec();
-    if route.access != Access::Open {
+    if route.access == Access::Open {
+        codes.push(Code::InvalidHost);
+    } else {
         codes.extend(COMMON);
     }
     if is_eds(route) {
@@ -223,6 +322,17 @@ fn codes(route: &Route) -> Vec<Code> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn document(dev: bool) -> Value {
+        let ladders = BTreeSet::from(["standard".to_owned()]);
+        let catalogue = Catalogue::builtin();
+        super::document(Deployment {
+            dev,
+            ladders: &ladders,
+            min_timeout_ms: 1000,
+            catalogue: &catalogue,
+        })
+    }
 
     fn references(value: &Value, found: &mut BTreeSet<String>) {
         match value {

@@ -29,6 +29,9 @@ pub(crate) fn ready(state: &State) -> Result<Answer, ApiError> {
     Err(ApiError { progress: Some(history::progress(&status)), ..fault.into() }.retry_after(1))
 }
 
+/// What metrics are written in.
+pub(crate) const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// The metrics, to callers on this machine or to all (`metrics.public`).
 ///
 /// # Errors
@@ -39,6 +42,5 @@ pub(crate) fn metrics(state: &State, peer: Option<Peer>) -> Result<Answer, ApiEr
         return Err(Code::NotFound.into());
     }
     let text = (state.deps.metrics_text)();
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(Answer::text(StatusCode::OK, kind, text))
+    Ok(Answer::text(StatusCode::OK, METRICS_TYPE, text))
 }

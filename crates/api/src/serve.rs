@@ -10,10 +10,12 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use rustls::ServerConfig;
+use tidings_auth::Thumbprint;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
@@ -58,13 +60,21 @@ pub enum ServeError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
+/// The certificate that the client proved to have the key of; an extension of the
+/// request. Nothing in a request's head can set it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientCertificate(pub(crate) Thumbprint);
+
+/// The TLS of a listener; each connection takes it as it is then.
+pub type Tls = watch::Receiver<Arc<ServerConfig>>;
+
 /// Accepts until `shutdown`, then lets what is in flight finish and returns.
 ///
 /// # Errors
 /// When the listener cannot accept any more.
 pub async fn serve(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     router: Router,
     limits: Limits,
     shutdown: CancellationToken,
@@ -89,7 +99,8 @@ pub async fn serve(
                 Err(source) => break Err(ServeError::Accept(source)),
             },
         };
-        let (router, limits, tls) = (router.clone(), limits.clone(), tls.clone());
+        let (router, limits) = (router.clone(), limits.clone());
+        let tls = tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
         let shutdown = shutdown.clone();
         connections.spawn(async move {
             connection(stream, Peer(peer), tls, router, limits, shutdown).await;
@@ -124,10 +135,15 @@ async fn connection(
         return;
     }
     let Some(tls) = tls else {
-        return exchange(stream, peer, router, &limits, shutdown).await;
+        return exchange(stream, peer, None, router, &limits, shutdown).await;
     };
     match tokio::time::timeout(limits.handshake_timeout, tls.accept(stream)).await {
-        Ok(Ok(stream)) => exchange(stream, peer, router, &limits, shutdown).await,
+        Ok(Ok(stream)) => {
+            let chain = stream.get_ref().1.peer_certificates();
+            let certificate = chain.and_then(<[_]>::first);
+            let certificate = certificate.map(|der| ClientCertificate(Thumbprint::of(der)));
+            exchange(stream, peer, certificate, router, &limits, shutdown).await;
+        }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_late) => tracing::debug!("a TLS handshake took too long"),
     }
@@ -136,6 +152,7 @@ async fn connection(
 async fn exchange<S>(
     stream: S,
     peer: Peer,
+    certificate: Option<ClientCertificate>,
     router: Router,
     limits: &Limits,
     shutdown: CancellationToken,
@@ -144,6 +161,9 @@ async fn exchange<S>(
 {
     let service = router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        if let Some(certificate) = certificate {
+            request.extensions_mut().insert(certificate);
+        }
         request.map(axum::body::Body::new)
     });
     let served = hyper::server::conn::http1::Builder::new()

@@ -12,7 +12,13 @@ use tidings_registry::{KeysTopic, Registry};
 use tidings_types::{Clock, Offset, Rng, Timestamp, TopicName, TopicPartition, WebhookId};
 use tokio::sync::watch;
 
-use crate::{config::Config, fraud::FraudLog, heartbeat::Recent, metrics::Metrics};
+use crate::{
+    config::Config,
+    fraud::FraudLog,
+    heartbeat::Recent,
+    metrics::Metrics,
+    openapi::{self, Deployment},
+};
 
 /// Writes all metrics of the process in the Prometheus text format.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
@@ -60,11 +66,16 @@ pub struct State {
 
 impl State {
     pub fn new(config: Config, deps: Deps) -> Self {
-        let openapi = crate::openapi::document(config.dev).to_string().into();
+        let openapi = openapi::document(Deployment {
+            dev: config.dev,
+            ladders: &config.ladders,
+            min_timeout_ms: config.min_timeout_ms,
+            catalogue: &deps.catalogue,
+        });
         Self {
             config: Arc::new(config),
             deps: Arc::new(deps),
-            openapi,
+            openapi: openapi.to_string().into(),
             partitions: Arc::default(),
             written: Arc::default(),
             heartbeats: Arc::default(),

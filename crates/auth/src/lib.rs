@@ -8,6 +8,7 @@
 //! Time is handed in. The keys of authorization servers elsewhere
 //! ([`ExternalIssuer`]) are fetched through `egress` and kept ([`Verifier::run`]).
 
+mod binding;
 mod claims;
 mod jwks;
 mod key;
@@ -15,6 +16,7 @@ mod local;
 mod principal;
 mod verify;
 
+pub use binding::Thumbprint;
 pub use key::VerificationKey;
 pub use local::{AUDIENCE, ISSUER, LocalIssuer, LocalIssuerError, TokenRequest};
 pub use principal::{Principal, TenantScope, scopes};

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    binding::{self, Thumbprint},
     claims::{BadClaim, Members},
     jwks::Jwks,
     key::{KeySource, OneKey, VerificationKey},
@@ -71,6 +72,8 @@ pub struct ExternalIssuer {
     pub issuer: String,
     pub audience: String,
     pub jwks_url: String,
+    /// Whether its tokens are taken only if they are bound to a client certificate.
+    pub certificate_bound: bool,
 }
 
 /// Authorization servers elsewhere, and what their keys are fetched with.
@@ -116,6 +119,7 @@ struct Trusted {
     issuer: String,
     audience: String,
     keys: Box<dyn KeySource>,
+    certificate_bound: bool,
     /// In seconds.
     max_lifetime: i64,
 }
@@ -145,12 +149,14 @@ impl Verifier {
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),
             keys: Box::new(OneKey(key)),
+            certificate_bound: false,
             max_lifetime: seconds(config.max_lifetime),
         });
         let mut trusted: Vec<Trusted> = local.into_iter().collect();
         let clock = config.external.as_ref().map(|external| Arc::clone(&external.clock));
         if let Some(External { issuers, max_lifetime, fetcher, clock }) = config.external {
-            for ExternalIssuer { issuer, audience, jwks_url } in issuers {
+            for external in issuers {
+                let ExternalIssuer { issuer, audience, jwks_url, certificate_bound } = external;
                 let known = trusted.iter().any(|trusted| trusted.issuer == issuer);
                 if issuer.is_empty() || issuer == ISSUER || known {
                     return Err(VerifierError::Issuer(issuer));
@@ -166,6 +172,7 @@ impl Verifier {
                     issuer,
                     audience,
                     keys: Box::new(keys),
+                    certificate_bound,
                     max_lifetime: seconds(max_lifetime),
                 });
             }
@@ -199,8 +206,13 @@ impl Verifier {
     ///
     /// # Errors
     /// As [`Verifier::verify`].
-    pub async fn verify_fresh(&self, token: &str, now: Timestamp) -> Result<Principal, AuthError> {
-        let verified = self.verify(token, now);
+    pub async fn verify_fresh(
+        &self,
+        token: &str,
+        certificate: Option<Thumbprint>,
+        now: Timestamp,
+    ) -> Result<Principal, AuthError> {
+        let verified = self.verify(token, certificate, now);
         if verified != Err(AuthError::Invalid(UNKNOWN_KEY)) {
             return verified;
         }
@@ -208,19 +220,25 @@ impl Verifier {
         match self.trusted_by(&parsed.claims)?.keys.jwks() {
             Some(keys) => {
                 keys.refresh().await;
-                self.verify(token, now)
+                self.verify(token, certificate, now)
             }
             None => verified,
         }
     }
 
-    /// Says who the bearer of `token` is. `now` is wall-clock time.
+    /// Says who the bearer of `token` is. `certificate` is the client's of the
+    /// connection that it came over, `now` is wall-clock time.
     ///
     /// # Errors
     /// [`AuthError::Missing`] for an empty token, [`AuthError::Invalid`] for one
     /// that is not genuine or not valid now, [`AuthError::Tenant`] for one whose
     /// tenant cannot be used.
-    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Principal, AuthError> {
+    pub fn verify(
+        &self,
+        token: &str,
+        certificate: Option<Thumbprint>,
+        now: Timestamp,
+    ) -> Result<Principal, AuthError> {
         let Parsed { header, claims, message, signature } = parse(token)?;
         let trusted = self.trusted_by(&claims)?;
         let key = trusted.keys.key(key_id(&header)?).ok_or(AuthError::Invalid(UNKNOWN_KEY))?;
@@ -233,9 +251,7 @@ impl Verifier {
             return Err(AuthError::Invalid("audience"));
         }
         check_times(&claims, now, trusted.max_lifetime)?;
-        // Bound to a client certificate (RFC 8705), which this listener does not ask
-        // for: whoever has the token may have stolen it.
-        if claims.has("cnf") {
+        if !binding::holds(&claims, trusted.certificate_bound, certificate) {
             return Err(AuthError::Invalid("bound"));
         }
         principal(&claims)
@@ -309,10 +325,11 @@ fn check_header(header: &Members, key: &VerificationKey) -> Result<(), AuthError
     if ["jku", "x5u", "jwk", "x5c", "crit", "b64"].iter().any(|name| header.has(name)) {
         return Err(AuthError::Invalid("header"));
     }
-    match header.text("typ") {
-        Ok(None) => Ok(()),
-        Ok(Some(kind)) if ["jwt", "at+jwt"].contains(&kind.to_ascii_lowercase().as_str()) => Ok(()),
-        Ok(Some(_)) | Err(BadClaim) => Err(AuthError::Invalid("type")),
+    let kind = header.text("typ").map_err(|BadClaim| AuthError::Invalid("type"))?;
+    // With and without the prefix it is the same media type (RFC 7515 §4.1.9).
+    match kind.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("jwt" | "application/jwt" | "at+jwt" | "application/at+jwt") => Ok(()),
+        Some(_) => Err(AuthError::Invalid("type")),
     }
 }
 

@@ -301,6 +301,8 @@ pub struct CommandRecord {
     pub status: u16,
     /// The body of the first answer.
     pub answer: Secret,
+    /// Its headers beside those that every answer has.
+    pub headers: Vec<(String, String)>,
     /// Of a resend: the runs that it starts, so that a repeat appends the same.
     pub runs: Vec<(NotificationId, RunId)>,
     /// Whether all that it starts has been appended.

@@ -145,6 +145,14 @@ pub(crate) fn encode(state: &State, entity: &str, ring: &KeyRing, rng: &dyn Rng)
                 .collect(),
             done: command.done,
             expires: command.expires.as_millis(),
+            headers: command
+                .headers
+                .iter()
+                .map(|(name, value)| v1::HeaderEntry {
+                    name: name.clone(),
+                    value: Bytes::copy_from_slice(value.as_bytes()),
+                })
+                .collect(),
         }),
     }
 }
@@ -345,6 +353,14 @@ pub(crate) fn decode(
                         NotificationId::from_slice(&run.notification)?,
                         RunId::from_slice(&run.run)?,
                     ))
+                })
+                .collect(),
+            headers: command
+                .headers
+                .iter()
+                .filter_map(|header| {
+                    let value = std::str::from_utf8(&header.value).ok()?;
+                    Some((header.name.clone(), value.to_owned()))
                 })
                 .collect(),
             done: command.done,

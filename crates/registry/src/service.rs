@@ -92,6 +92,8 @@ pub enum RegistryError {
         "{0} in the registry cannot be opened: the master key file is not this deployment's, or lacks a key; restore it"
     )]
     MasterKey(EntityKey),
+    #[error("the registry cannot be read any more")]
+    Lost(#[source] ReadError),
 }
 
 #[derive(Debug)]
@@ -327,8 +329,9 @@ impl RegistryTask {
     /// Folds what arrives until `shutdown`.
     ///
     /// # Errors
-    /// When the topic cannot be read for good.
-    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), ReadError> {
+    /// When the topic cannot be read for good, or holds what another process sealed
+    /// with a master key that is missing here: nobody is shown a registry without it.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), RegistryError> {
         loop {
             tokio::select! {
                 biased;
@@ -336,13 +339,13 @@ impl RegistryTask {
                 fetched = self.reader.poll(READ_BYTES) => {
                     for part in fetched {
                         match part.records {
-                            Ok(records) => self.fold(records),
+                            Ok(records) => self.fold(records, check_master_key)?,
                             Err(ReadError::Unavailable) => {
                                 let next = self.registry.snapshot().version;
                                 self.registry.0.clock.sleep(PAUSE).await;
                                 self.reader.assign(place(), next);
                             }
-                            Err(error) => return Err(error),
+                            Err(error) => return Err(RegistryError::Lost(error)),
                         }
                     }
                 }
@@ -350,7 +353,12 @@ impl RegistryTask {
         }
     }
 
-    fn fold(&mut self, records: Vec<Record>) {
+    /// Folds records and shows the result if `check` takes it.
+    fn fold(
+        &mut self,
+        records: Vec<Record>,
+        check: fn(&Snapshot) -> Result<(), RegistryError>,
+    ) -> Result<(), RegistryError> {
         let shared = &self.registry.0;
         let mut fold = shared.fold.lock();
         for record in records {
@@ -358,11 +366,13 @@ impl RegistryTask {
             shared.metrics.folded(&verdict);
             shared.proposals.note(&record, &verdict);
         }
+        check(fold.snapshot())?;
         let snapshot = Arc::new(fold.snapshot().clone());
         let version = snapshot.version;
         shared.current.store(snapshot);
         drop(fold);
         shared.version.send_replace(version);
+        Ok(())
     }
 
     async fn catch_up(&mut self) -> Result<(), RegistryError> {
@@ -371,7 +381,9 @@ impl RegistryTask {
             shared.broker.ends(&place()).await.map_err(|_error| RegistryError::Unavailable)?.end;
         while self.registry.snapshot().version < end {
             for part in self.reader.poll(READ_BYTES).await {
-                self.fold(part.records.map_err(|_error| RegistryError::Unavailable)?);
+                let records = part.records.map_err(|_error| RegistryError::Unavailable)?;
+                // A later record may replace what cannot be read: looked at at the end.
+                self.fold(records, |_| Ok(()))?;
             }
         }
         Ok(())

@@ -92,6 +92,14 @@ struct Master {
     bytes: Secret,
 }
 
+/// A master key as people may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasterKey {
+    pub id: String,
+    /// The same for the same key, to compare files by; says nothing of the key.
+    pub fingerprint: String,
+}
+
 /// Derived keys by name, and the names by age. Names come from records too, so
 /// that their number has a bound.
 #[derive(Default)]
@@ -178,11 +186,23 @@ impl KeyRing {
 
     /// The file's text.
     pub fn to_text(&self) -> String {
-        let lines =
-            self.0.masters.iter().map(|master| {
-                format!("{} = {}\n", master.id, STANDARD.encode(master.bytes.expose()))
-            });
+        let lines = self.0.masters.iter().map(|master| line(&master.id, master.bytes.expose()));
         lines.collect()
+    }
+
+    /// A line of the file.
+    pub fn line(id: &str, key: &[u8; 32]) -> String {
+        line(id, key)
+    }
+
+    /// The keys in the order of the file; the last one seals.
+    pub fn masters(&self) -> Vec<MasterKey> {
+        let shown = |master: &Master| {
+            let parts: [&[u8]; 2] = [b"tidings master key fingerprint 1\n", master.bytes.expose()];
+            let digest = crate::sha256(&parts);
+            MasterKey { id: master.id.clone(), fingerprint: hex::encode(&digest[..8]) }
+        };
+        self.0.masters.iter().map(shown).collect()
     }
 
     fn derived(&self, name: &str) -> Option<Arc<LessSafeKey>> {
@@ -228,6 +248,10 @@ impl KeyRing {
             self.derived(&sealed.key).ok_or_else(|| OpenError::UnknownKey(sealed.key.clone()))?;
         open_with(&key, sealed, aad)
     }
+}
+
+fn line(id: &str, key: &[u8]) -> String {
+    format!("{id} = {}\n", STANDARD.encode(key))
 }
 
 fn seal_with(

@@ -11,6 +11,6 @@ mod webhook;
 
 pub use asymmetric::AsymmetricKey;
 pub use ids::{notification_id, sha256, slot};
-pub use keys::{BucketKey, KeyBook, KeyFileError, KeyRing, OpenError, SealKey, Sealed};
+pub use keys::{BucketKey, KeyBook, KeyFileError, KeyRing, MasterKey, OpenError, SealKey, Sealed};
 pub use secret::{Secret, same};
 pub use webhook::{WebhookSecret, x_signature};

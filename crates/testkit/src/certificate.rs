@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
     date_time_ymd,
 };
 use rustls::{
-    RootCertStore, ServerConfig,
+    ClientConfig, RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
     server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
@@ -32,6 +34,10 @@ pub struct Identity {
     certificate: CertificateDer<'static>,
     key: Vec<u8>,
 }
+
+/// What stands before a PEM item of each kind, and behind it.
+const CERTIFICATE: &str = "CERTIFICATE";
+const PRIVATE_KEY: &str = "PRIVATE KEY";
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,6 +80,41 @@ impl Authority {
         let certificate =
             params.signed_by(&key, &self.issuer).expect("the parameters of a server are complete");
         Identity { certificate: certificate.der().clone(), key: key.serialize_der() }
+    }
+
+    /// The authority's certificate in PEM.
+    pub fn root_pem(&self) -> String {
+        pem(CERTIFICATE, &self.root())
+    }
+
+    /// Vouches for somebody under a serial number of its own.
+    pub fn issue_numbered(&self, name: &str, number: u64) -> Identity {
+        let key = key_pair();
+        let mut params = params(&[], name);
+        params.serial_number = Some(SerialNumber::from(number));
+        let certificate =
+            params.signed_by(&key, &self.issuer).expect("the parameters of a client are complete");
+        Identity { certificate: certificate.der().clone(), key: key.serialize_der() }
+    }
+
+    /// Takes certificates back: a list (CRL) in PEM.
+    pub fn revoke(&self, numbers: &[u64]) -> String {
+        let revoked = |number: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*number),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(u64::try_from(numbers.len()).unwrap_or(u64::MAX)),
+            issuing_distribution_point: None,
+            revoked_certs: numbers.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).expect("the parameters of a list are complete");
+        list.pem().expect("a list has a PEM form")
     }
 
     /// Vouches for a server whose name stands only in the subject's common name.
@@ -139,6 +180,25 @@ impl Identity {
         self.finish(config.with_single_cert(chain, self.key()), b"http/1.1")
     }
 
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    pub fn certificate_pem(&self) -> String {
+        pem(CERTIFICATE, &self.certificate)
+    }
+
+    pub fn key_pem(&self) -> String {
+        pem(PRIVATE_KEY, &self.key)
+    }
+
+    /// A client that shows this identity to servers of `authority`.
+    pub fn client_config(&self, authority: &Authority) -> Arc<ClientConfig> {
+        let chain = vec![self.certificate.clone()];
+        let config = client_builder(authority).with_client_auth_cert(chain, self.key());
+        Arc::new(config.expect("the key fits the certificate"))
+    }
+
     fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::try_from(self.key.clone()).expect("rcgen writes PKCS #8")
     }
@@ -193,6 +253,32 @@ fn says_sha1(certificate: &[u8]) -> Vec<u8> {
         }
     }
     changed
+}
+
+/// A client that shows nothing, to servers of `authority`.
+pub fn anonymous_client_config(authority: &Authority) -> Arc<ClientConfig> {
+    Arc::new(client_builder(authority).with_no_client_auth())
+}
+
+fn client_builder(
+    authority: &Authority,
+) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.root()).expect("an authority's certificate is well-formed");
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .expect("the provider has cipher suites for TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+}
+
+fn pem(kind: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut lines = format!("-----BEGIN {kind}-----\n");
+    for line in text.as_bytes().chunks(64) {
+        lines.push_str(&String::from_utf8_lossy(line));
+        lines.push('\n');
+    }
+    lines + &format!("-----END {kind}-----\n")
 }
 
 fn builder() -> rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier> {

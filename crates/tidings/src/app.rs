@@ -5,9 +5,11 @@
 //! killed at any time, so the order of the end saves time, never correctness.
 
 mod address;
+mod key_file;
 mod keys;
 mod parts;
 mod provision;
+mod tls;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -21,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use address::running_address;
+pub(crate) use key_file::{MasterKeyFile, Role};
 pub(crate) use keys::{check_data_directory, sign_token};
 pub(crate) use parts::{check, connect};
 pub(crate) use provision::{TopicState, wanted_topics};
@@ -112,7 +115,7 @@ impl App {
         let settings = Arc::new(settings);
         let (started, is_started) = watch::channel(false);
         let (ready, is_ready) = watch::channel(false);
-        let tls = settings.listen.tls.as_ref().map(keys::tls_acceptor).transpose();
+        let tls = settings.listen.tls.clone().map(tls::Tls::open).transpose();
         let tls = tls.map_err(Failure::Usage)?;
         let parts = Parts::build(Arc::clone(&settings), roles, is_started).await?;
         if roles.announces {
@@ -174,14 +177,18 @@ impl App {
             anyhow::Ok(())
         });
         let limits = tidings_api::Limits::default();
+        let current = tls.as_ref().map(tls::Tls::current);
         if let Some(listener) = metrics_listener {
             let address = listener.local_addr().context("the listener has no address")?;
             tracing::info!(%address, "listening for metrics");
             let (limits, stop) = (limits.clone(), front.stop.clone());
-            let serving = tidings_api::serve(listener, tls.clone(), metrics_http, limits, stop);
+            let serving = tidings_api::serve(listener, current.clone(), metrics_http, limits, stop);
             front.spawn("metrics", serving);
         }
-        front.spawn("api", tidings_api::serve(listener, tls, http, limits, front.stop.clone()));
+        front.spawn("api", tidings_api::serve(listener, current, http, limits, front.stop.clone()));
+        if let Some(tls) = tls {
+            front.spawn("TLS files", tls.run(front.stop.clone()));
+        }
         let announce = Announce {
             ready,
             started,

@@ -109,6 +109,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         client: ClientArgs,
     },
+    /// Look at the master keys and add new ones (docs/upkeep.md).
+    #[command(subcommand, after_help = "Example:\n  tidings keys list --data ./tidings-data")]
+    Keys(KeysCommand),
 }
 
 #[derive(Debug, Args)]
@@ -245,6 +248,44 @@ pub(crate) enum TopicsCommand {
     /// Make what is missing, and check the rest; may be repeated.
     #[command(after_help = "Example:\n  tidings topics create --broker kafka://127.0.0.1:9092")]
     Create(RunArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Print each key's id and fingerprint, and which one seals; never a key.
+    #[command(after_help = "Example:\n  tidings keys list --data ./tidings-data")]
+    List(KeysArgs),
+    /// Add a new key, which seals everything written from the next start on.
+    #[command(after_help = "Example:\n  tidings keys add --data ./tidings-data")]
+    Add {
+        /// Only open with it for now: until every process has read the file again.
+        #[arg(long)]
+        standby: bool,
+        #[command(flatten)]
+        keys: KeysArgs,
+    },
+    /// Seal with this key from the next start on.
+    #[command(after_help = "Example:\n  tidings keys use k1 --data ./tidings-data")]
+    Use {
+        /// Its id, as `keys list` prints it.
+        id: String,
+        #[command(flatten)]
+        keys: KeysArgs,
+    },
+}
+
+/// Where the master key file is.
+#[derive(Debug, Args)]
+pub(crate) struct KeysArgs {
+    /// The settings file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The master key file. Default: keys/master.key in the data directory.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) master_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 mod account;
 mod explain;
+mod keys;
 mod pause;
 mod publish;
 mod quarantine;
@@ -16,7 +17,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 use crate::{
     app::Roles,
     cli::{
-        Command, ConfigCommand, PauseArgs, PauseCommand, QuarantineCommand, RunArgs,
+        Command, ConfigCommand, KeysCommand, PauseArgs, PauseCommand, QuarantineCommand, RunArgs,
         TenantsCommand, TopicsCommand,
     },
     settings::{self, Flags, Settings, SettingsError, Source},
@@ -107,6 +108,9 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Explain(args) => explain::run(&args),
         Command::Resend(args) => resend::run(&args),
         Command::Resume { of, client } => pause::resume(&of, &client),
+        Command::Keys(KeysCommand::List(args)) => keys::list(&args),
+        Command::Keys(KeysCommand::Add { standby, keys }) => keys::add(standby, &keys),
+        Command::Keys(KeysCommand::Use { id, keys }) => keys::use_for_sealing(&id, &keys),
     }
 }
 

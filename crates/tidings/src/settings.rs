@@ -74,6 +74,17 @@ pub(crate) struct Listen {
 pub(crate) struct TlsFiles {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
+    /// Client certificates are asked for.
+    pub(crate) clients: Option<TlsClients>,
+}
+
+/// Whose client certificates are taken.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsClients {
+    pub(crate) authorities: PathBuf,
+    pub(crate) revoked: Option<PathBuf>,
+    /// Whether a client without one is turned away.
+    pub(crate) required: bool,
 }
 
 /// Settings of sending.

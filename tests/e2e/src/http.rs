@@ -93,11 +93,11 @@ impl Client {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> anyhow::Result<Answer> {
-        let mut request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", self.address.as_str())
-            .header("authorization", format!("Bearer {}", self.token));
+        let mut request =
+            http::Request::builder().method(method).uri(path).header("host", self.address.as_str());
+        if !self.token.is_empty() {
+            request = request.header("authorization", format!("Bearer {}", self.token));
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

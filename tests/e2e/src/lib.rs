@@ -11,6 +11,7 @@ pub mod observe;
 pub mod powercut;
 pub mod process;
 pub mod receiver;
+pub mod tools;
 pub mod traced;
 pub mod world;
 

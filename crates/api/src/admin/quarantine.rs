@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The most entries of one page.
-const MOST: usize = 10_000;
+pub(crate) const MOST: usize = 10_000;
 const READ_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Serialize)]

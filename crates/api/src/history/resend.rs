@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::StatusCode;
 use serde::Serialize;
 use tidings_broker::{AppendBatch, AppendError, NewRecord};
 use tidings_eventlog::Item;
@@ -23,7 +22,7 @@ use tidings_types::{
 use super::{Ids, Surface, ids, payload, readable};
 use crate::{
     answer::Answer,
-    commands::{self, Command, Known, Stage, unavailable},
+    commands::{self, Command, Kept, Known, Stage, unavailable},
     dispatch::Request,
     errors::{ApiError, Code},
     state::State,
@@ -92,7 +91,7 @@ pub(crate) async fn resend(
         content.push(ResentItem { notification_id: text, resend_status });
     }
     let answer = Answer::ok(&Resent { ids: surface.id(webhook), content }).with_as_of(as_of);
-    let kept = (StatusCode::OK, answer.body().to_vec());
+    let kept = Kept::from(&answer);
     if let Some(command) = &command {
         match command.keep(state, request, kept.clone(), runs.clone(), Stage::Begun).await {
             Ok(()) => {}
@@ -133,8 +132,7 @@ async fn finish(
     let asked: Vec<String> = record.runs.iter().map(|(id, _)| id.to_string()).collect();
     let items = find(state, webhook, &asked).await?;
     start(state, request, webhook, &items, &record.runs).await?;
-    let kept = (StatusCode::OK, record.answer.expose().to_vec());
-    done(state, request, command, kept, record.runs.clone()).await;
+    done(state, request, command, record.into(), record.runs.clone()).await;
     Ok(commands::replay(record))
 }
 
@@ -144,7 +142,7 @@ async fn done(
     state: &State,
     request: &Request,
     command: Option<&Command>,
-    kept: (StatusCode, Vec<u8>),
+    kept: Kept,
     runs: Vec<(NotificationId, RunId)>,
 ) {
     let Some(command) = command else { return };

@@ -90,7 +90,23 @@ impl Route {
 }
 
 const UNKNOWN: &[Code] = &[Code::InvalidWebhookId, Code::WebhookNotRegistered];
-const SAVE_WEBHOOK: &[Code] = &[
+const CREATE_WEBHOOK: &[Code] = &[
+    Code::InvalidRequestBody,
+    Code::EmptyEventcodes,
+    Code::InvalidEventcode,
+    Code::DuplicateEventInEventArray,
+    Code::EventcodeNotfound,
+    Code::InvalidUrl,
+    Code::InvalidCustomHeader,
+    Code::ExceedsMaximumCustomHeaderLimit,
+    Code::InvalidStatus,
+    Code::ProductNotValid,
+    Code::DuplicateWebhook,
+    Code::WebhookNotRegistered,
+    Code::IdempotencyKeyReused,
+    Code::InvalidIdempotencyKey,
+];
+const UPDATE_WEBHOOK: &[Code] = &[
     Code::InvalidRequestBody,
     Code::EmptyEventcodes,
     Code::InvalidEventcode,
@@ -105,10 +121,20 @@ const SAVE_WEBHOOK: &[Code] = &[
     Code::InvalidWebhookId,
     Code::WebhookNotRegistered,
     Code::PreconditionFailed,
+];
+const CREATE_HOOK: &[Code] = &[
+    Code::InvalidRequestBody,
+    Code::EmptyEventcodes,
+    Code::InvalidEventcode,
+    Code::DuplicateEventInEventArray,
+    Code::EventcodeNotfound,
+    Code::InvalidUrl,
+    Code::InvalidStatus,
+    Code::WebhookNotRegistered,
     Code::IdempotencyKeyReused,
     Code::InvalidIdempotencyKey,
 ];
-const SAVE_HOOK: &[Code] = &[
+const UPDATE_HOOK: &[Code] = &[
     Code::InvalidRequestBody,
     Code::EmptyEventcodes,
     Code::InvalidEventcode,
@@ -119,8 +145,6 @@ const SAVE_HOOK: &[Code] = &[
     Code::InvalidWebhookId,
     Code::WebhookNotRegistered,
     Code::PreconditionFailed,
-    Code::IdempotencyKeyReused,
-    Code::InvalidIdempotencyKey,
 ];
 const SUBSCRIBE: &[Code] = &[
     Code::InvalidRequestBody,
@@ -235,9 +259,9 @@ pub(crate) const ROUTES: &[Route] = &[
     .gives("TenantsApplied")
     .fails(&[Code::InvalidRequestBody]),
     admin(Platform::CreateHook, POST, "/admin/v1/hooks", "Registers a hook")
-        .takes("HookSave")
+        .takes("HookCreate")
         .answers(201, "Hook")
-        .fails(SAVE_HOOK),
+        .fails(CREATE_HOOK),
     admin(Platform::ListHooks, GET, "/admin/v1/hooks", "Lists the hooks")
         .query(&["merchant", "limit", "cursor"])
         .gives("HookList")
@@ -246,12 +270,12 @@ pub(crate) const ROUTES: &[Route] = &[
         .gives("Hook")
         .fails(UNKNOWN),
     admin(Platform::UpdateHook, PUT, "/admin/v1/hooks/{hookId}", "Replaces a hook")
-        .takes("HookSave")
+        .takes("HookUpdate")
         .gives("Hook")
-        .fails(SAVE_HOOK),
+        .fails(UPDATE_HOOK),
     admin(Platform::DeleteHook, DELETE, "/admin/v1/hooks/{hookId}", "Deletes a hook")
         .answers(204, "")
-        .fails(UNKNOWN),
+        .fails(&[Code::InvalidWebhookId, Code::WebhookNotRegistered, Code::PreconditionFailed]),
     admin(
         Platform::HookNotificationsByType,
         GET,
@@ -285,7 +309,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "/admin/v1/hooks/{hookId}/resend",
         "Sends a hook's notifications again",
     )
-    .takes("NotificationIds")
+    .takes("ResendIds")
     .gives("Resent")
     .fails(RESEND),
     admin(
@@ -359,7 +383,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "/admin/v1/quarantine/{id}/redrive",
         "Publishes a record that was set aside again, with another body if one is sent",
     )
-    .takes_as(BodyRule::OptionalJson, "Event")
+    .takes_as(BodyRule::OptionalJson, "Anything")
     .gives("Redriven")
     .fails(&[Code::InvalidRequestBody]),
     route(
@@ -374,7 +398,7 @@ pub(crate) const ROUTES: &[Route] = &[
     eds(Eds::CreateWebhook, POST, "/Webhooks", WRITE, "Registers a webhook")
         .takes("WebhookCreate")
         .answers(201, "WebhookCreated")
-        .fails(SAVE_WEBHOOK),
+        .fails(CREATE_WEBHOOK),
     eds(Eds::ListWebhooks, GET, "/Webhooks", READ, "Lists the webhooks")
         .query(&["productId", "status", "limit", "cursor"])
         .gives("WebhookList")
@@ -390,7 +414,7 @@ pub(crate) const ROUTES: &[Route] = &[
     eds(Eds::UpdateWebhook, PUT, "/Webhooks/{webhookId}", WRITE, "Replaces a webhook")
         .takes("WebhookUpdate")
         .gives("Webhook")
-        .fails(SAVE_WEBHOOK),
+        .fails(UPDATE_WEBHOOK),
     eds(
         Eds::DeleteWebhook,
         DELETE,
@@ -486,7 +510,7 @@ pub(crate) const ROUTES: &[Route] = &[
     .gives("Notifications")
     .fails(BY_ID),
     eds(Eds::Resend, POST, "/Webhooks/{webhookId}/resend", WRITE, "Sends notifications again")
-        .takes("NotificationIds")
+        .takes("ResendIds")
         .gives("Resent")
         .fails(RESEND),
     eds(

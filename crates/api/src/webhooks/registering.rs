@@ -48,8 +48,7 @@ pub(crate) async fn remember(
     answer: &Answer,
 ) {
     let Some(command) = command else { return };
-    let kept = (answer.status(), answer.body().to_vec());
-    if let Err(error) = command.keep(state, request, kept, Vec::new(), Stage::Done).await {
+    if let Err(error) = command.keep(state, request, answer.into(), Vec::new(), Stage::Done).await {
         tracing::warn!(%error, "the answer of a command was not kept");
     }
 }

@@ -300,6 +300,8 @@ async fn a_repeated_resend_starts_the_same_runs_and_no_others() {
     world.fold().await;
     let second = world.send_with("POST", &path, MANAGER, &key, Some(&body)).await.is(200);
     assert_eq!(first.bytes, second.bytes);
+    assert_eq!(first.header("x-tidings-as-of"), second.header("x-tidings-as-of"));
+    assert!(!first.header("x-tidings-as-of").is_empty());
     assert_eq!(deliveries(&world, &id).await.len(), 1);
     let other = json!({"notificationIds": [notification.to_string(), "x"]});
     let reply = world.send_with("POST", &path, MANAGER, &key, Some(&other)).await;

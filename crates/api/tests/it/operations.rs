@@ -144,8 +144,11 @@ async fn the_account_names_every_sum() {
 async fn configurations_are_listed_read_and_updated() {
     let world = World::start().await;
     let make = async |who: &str, body: Value| {
-        let response = world.send("POST", CONFIGS, who, Some(&body)).await.is(201).response();
-        response["content"][0]["configId"].as_str().unwrap().to_owned()
+        let made = world.send("POST", CONFIGS, who, Some(&body)).await.is(201);
+        let id = made.response()["content"][0]["configId"].as_str().unwrap().to_owned();
+        assert_eq!(made.header("etag"), "\"1\"");
+        assert_eq!(made.header("location"), format!("/api/v1/Configs/{id}"));
+        id
     };
     let all = make(ISSUER, json!({"status": "active", "messageTypeFilter": [0]})).await;
     tokio::time::advance(std::time::Duration::from_secs(1)).await;

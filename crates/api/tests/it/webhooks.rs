@@ -394,6 +394,11 @@ async fn a_repeated_key_gives_the_first_answer_and_another_body_is_refused() {
     let again =
         world.send_with("POST", "/api/v1/Webhooks", MANAGER, &key, Some(&body)).await.is(201);
     assert_eq!(again.bytes, first.bytes, "with the secret, and as it was then");
+    assert_eq!(first.header("etag"), "\"1\"");
+    assert_eq!(first.header("location"), path);
+    for name in ["etag", "location"] {
+        assert_eq!(again.header(name), first.header(name));
+    }
     let other = with("events", json!([105]));
     let reply = world.send_with("POST", "/api/v1/Webhooks", MANAGER, &key, Some(&other)).await;
     reply.refuses(422, "IDEMPOTENCY_KEY_REUSED", "Idempotency-Key");

@@ -149,6 +149,7 @@ fn external(url: &str, clock: Arc<Hand>) -> External {
             issuer: THEIRS.to_owned(),
             audience: OURS.to_owned(),
             jwks_url: url.to_owned(),
+            certificate_bound: false,
         }],
         max_lifetime: VerifierConfig::MAX_EXTERNAL_LIFETIME,
         fetcher: Arc::new(Fetcher::new(Vec::new(), metrics)),
@@ -175,7 +176,7 @@ impl World {
     }
 
     async fn verify(&self, token: &str) -> Result<Principal, AuthError> {
-        self.verifier.verify_fresh(token, Timestamp::from_secs(NOW)).await
+        self.verifier.verify_fresh(token, None, Timestamp::from_secs(NOW)).await
     }
 
     async fn status(&self, token: &str) -> u16 {

@@ -38,7 +38,7 @@ impl World {
     }
 
     fn verify(&self, token: &str) -> Result<Principal, AuthError> {
-        self.verifier.verify(token, Timestamp::from_secs(NOW))
+        self.verifier.verify(token, None, Timestamp::from_secs(NOW))
     }
 
     /// A token with our signature over any header and claims.
@@ -208,7 +208,7 @@ fn times_have_a_leeway_of_a_minute() {
 #[test]
 fn another_kind_of_token_and_one_that_lives_too_long_are_refused() {
     let world = world();
-    for kind in [json!("JWT"), json!("jwt"), json!("at+jwt"), json!("AT+JWT")] {
+    for kind in ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt"].map(|kind| json!(kind)) {
         assert_eq!(status(&world.with_header("typ", kind)), 200);
     }
     for kind in [json!("id+jwt"), json!("dpop+jwt"), json!(""), json!(1)] {
@@ -327,6 +327,46 @@ fn a_token_of_another_key_or_issuer_is_refused() {
         .issuer
         .sign_parts(ours.header().to_string().as_bytes(), claims().to_string().as_bytes())
         .unwrap();
-    let refused = closed.unwrap().verify(&token, Timestamp::from_secs(NOW));
+    let refused = closed.unwrap().verify(&token, None, Timestamp::from_secs(NOW));
     assert_eq!(refused, Err(AuthError::Invalid("issuer")));
+}
+
+/// J12, J15.
+#[test]
+fn a_bound_token_is_taken_over_its_certificates_connection_and_no_other() {
+    let world = world();
+    let (mine, other) = (Thumbprint::of(b"mine"), Thumbprint::of(b"other"));
+    // base64url of SHA-256("mine").
+    let thumbprint = URL_SAFE_NO_PAD.encode(tidings_signing::sha256(&[b"mine"]));
+    let verify = |confirmation: Value, certificate| {
+        let mut claims = claims();
+        claims["cnf"] = confirmation;
+        let header = world.header().to_string();
+        let token = world.issuer.sign_parts(header.as_bytes(), claims.to_string().as_bytes());
+        let now = Timestamp::from_secs(NOW);
+        status(&world.verifier.verify(&token.unwrap(), certificate, now))
+    };
+    let bound = json!({"x5t#S256": thumbprint});
+    assert_eq!(verify(bound.clone(), Some(mine)), 200);
+    assert_eq!(verify(bound.clone(), Some(other)), 401);
+    assert_eq!(verify(bound, None), 401);
+    for odd in [
+        json!(null),
+        json!({}),
+        json!([thumbprint]),
+        json!(thumbprint),
+        json!({"x5t#S256": [thumbprint]}),
+        json!({"x5t": thumbprint}),
+        json!({"jkt": thumbprint}),
+        json!({"x5t#S256": thumbprint, "jkt": thumbprint}),
+        json!({"x5t#S256": format!("{thumbprint}=")}),
+        json!({"x5t#S256": ""}),
+    ] {
+        assert_eq!(verify(odd.clone(), Some(mine)), 401, "{odd}");
+    }
+    // A token that is not bound may come over any connection.
+    let header = world.header().to_string();
+    let open = world.issuer.sign_parts(header.as_bytes(), claims().to_string().as_bytes()).unwrap();
+    let now = Timestamp::from_secs(NOW);
+    assert_eq!(status(&world.verifier.verify(&open, Some(mine), now)), 200);
 }

@@ -906,6 +906,9 @@ pub struct Command {
     pub done: bool,
     #[prost(int64, tag = "6")]
     pub expires: i64,
+    /// Of the answer, beside those that every answer has: ETag, Location.
+    #[prost(message, repeated, tag = "7")]
+    pub headers: ::prost::alloc::vec::Vec<HeaderEntry>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CommandRun {

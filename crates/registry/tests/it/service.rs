@@ -5,12 +5,16 @@ use std::{sync::Arc, time::Duration};
 use tidings_broker::{AppendBatch, Fault, NewRecord};
 use tidings_registry::{
     CommandRecord, CommandRef, Configuration, EntityKey, Issuer, Merchant, ProgrammeManager,
-    ProposeError, RegistryError, SourceKey, State,
+    ProposeError, Registry, RegistryError, SourceKey, State,
 };
 use tidings_signing::{KeyRing, Secret};
+use tidings_testkit::SeededRng;
 use tidings_types::{
     IssuerId, MerchantKey, NotificationId, PmId, RunId, Scope, TopicPartition, names,
 };
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::world::{MASTER, NOW, World, change, create, holds, webhook};
 
@@ -126,6 +130,7 @@ async fn everything_is_the_same_after_a_restart() {
         hash: [3; 32],
         status: 201,
         answer: Secret::from("the-first-answer"),
+        headers: vec![("etag".to_owned(), "\"1\"".to_owned())],
         runs: vec![(NotificationId::from_bytes([1; 16]), RunId::from_bytes([2; 16]))],
         done: true,
         expires: NOW + Duration::from_secs(86_400),
@@ -358,6 +363,7 @@ async fn the_route_table_is_made_once_for_as_long_as_it_holds() {
         hash: [0; 32],
         status: 200,
         answer: Secret::from(""),
+        headers: Vec::new(),
         runs: Vec::new(),
         done: false,
         expires: NOW,
@@ -382,4 +388,31 @@ async fn a_crash_of_the_broker_loses_nothing_that_was_answered() {
     let two = world.process(2).await;
     assert_eq!(two.snapshot().webhooks.len(), 1);
     two.propose(create(&webhook(2))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_only_another_process_has_ends_this_one_before_it_takes_a_webhook_for_absent() {
+    let world = World::new();
+    let old = KeyRing::generate(&MASTER);
+    let text = old.to_text() + &KeyRing::line("k2", &[9; 32]);
+    let new = KeyRing::parse(&text).unwrap();
+    let (registry, task) = Registry::start(
+        world.broker.clone(),
+        old,
+        Arc::clone(&world.clock),
+        Arc::new(SeededRng::new(1)),
+    )
+    .await
+    .unwrap();
+    let mut running = JoinSet::new();
+    running.spawn(task.run(CancellationToken::new()));
+    let other = world.process_with(2, &new).await.unwrap();
+    other.propose(change(issuer_key(), 0, issuer("a"))).await.unwrap();
+    let before = registry.fold_to_end().await.unwrap();
+    other.propose(create(&webhook(1))).await.unwrap();
+    let ended = running.join_next().await.unwrap().unwrap();
+    assert!(matches!(ended, Err(RegistryError::MasterKey(_))), "{ended:?}");
+    // Whoever waits for the change goes on waiting, and nobody decides without it.
+    assert_eq!(registry.snapshot().version, before.version);
+    assert!(registry.fold_to_end().await.is_err());
 }

@@ -1,30 +1,53 @@
-//! Files with keys: the deployment's master key, the local issuer's key, the API's
-//! certificate. None of them is ever printed.
+//! Files with keys: the deployment's master key and the local issuer's key. None of
+//! them is ever printed.
 
 use std::{
     fs::{self, OpenOptions},
     io::{ErrorKind, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
-use anyhow::{Context as _, anyhow, ensure};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use anyhow::{Context as _, ensure};
 use tidings_auth::{LocalIssuer, TokenRequest};
 use tidings_signing::KeyRing;
 use tidings_telemetry::SystemRng;
 use tidings_types::Rng;
-use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
 
 use crate::{
     commands::Failure,
-    settings::{BrokerChoice, Settings, TlsFiles},
+    settings::{BrokerChoice, Settings},
 };
 
 /// The directory of keys in a data directory.
 pub(super) fn dir(data: &Path) -> PathBuf {
     data.join("keys")
+}
+
+/// Where the master key file is.
+pub(super) fn master_key_path(settings: &Settings) -> PathBuf {
+    settings.master_key.clone().unwrap_or_else(|| dir(&settings.data).join("master.key"))
+}
+
+/// The text and the keys of a master key file; `None` if there is none.
+pub(super) fn read_master_key(path: &Path) -> anyhow::Result<Option<(Zeroizing<String>, KeyRing)>> {
+    let shown = path.display();
+    let text = match fs::read_to_string(path) {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read the master key {shown}"));
+        }
+    };
+    let mode = fs::metadata(path).with_context(|| format!("no {shown}"))?.permissions();
+    ensure!(
+        mode.mode() & 0o077 == 0,
+        "the master key {shown} can be read by others; run chmod 600 on it"
+    );
+    let ring =
+        KeyRing::parse(&text).with_context(|| format!("the master key {shown} cannot be used"))?;
+    Ok(Some((text, ring)))
 }
 
 /// Reads the master key file. Makes one where there is no log yet (`is_new`): a log
@@ -34,26 +57,11 @@ pub(super) fn master_key(
     is_new: bool,
     rng: &dyn Rng,
 ) -> anyhow::Result<KeyRing> {
-    let path =
-        settings.master_key.clone().unwrap_or_else(|| dir(&settings.data).join("master.key"));
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => zeroize::Zeroizing::new(text),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return make(settings, &path, is_new, rng);
-        }
-        Err(error) => {
-            return Err(error)
-                .with_context(|| format!("cannot read the master key {}", path.display()));
-        }
-    };
-    let mode = fs::metadata(&path).with_context(|| format!("no {}", path.display()))?.permissions();
-    ensure!(
-        mode.mode() & 0o077 == 0,
-        "the master key {} can be read by others; run chmod 600 on it",
-        path.display()
-    );
-    KeyRing::parse(&text)
-        .with_context(|| format!("the master key {} cannot be used", path.display()))
+    let path = master_key_path(settings);
+    match read_master_key(&path)? {
+        Some((_, ring)) => Ok(ring),
+        None => make(settings, &path, is_new, rng),
+    }
 }
 
 fn make(settings: &Settings, path: &Path, is_new: bool, rng: &dyn Rng) -> anyhow::Result<KeyRing> {
@@ -69,10 +77,10 @@ fn make(settings: &Settings, path: &Path, is_new: bool, rng: &dyn Rng) -> anyhow
             "the master key {shown} is missing; every process needs the same one: name it with --master-key (the first `tidings serve` on an empty Kafka makes keys/master.key in its data directory)"
         ),
     }
-    let mut random = zeroize::Zeroizing::new([0; 32]);
+    let mut random = Zeroizing::new([0; 32]);
     rng.fill(&mut *random);
     let ring = KeyRing::generate(&random);
-    let text = zeroize::Zeroizing::new(ring.to_text());
+    let text = Zeroizing::new(ring.to_text());
     let parent = path.parent().unwrap_or_else(|| Path::new("."));
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
     let written = made.and_then(|()| {
@@ -110,21 +118,4 @@ pub(crate) fn check_data_directory(data: &Path) -> Result<(), Failure> {
 /// nothing else.
 pub(crate) fn sign_token(data: &Path, request: &TokenRequest) -> anyhow::Result<String> {
     Ok(local_issuer(data)?.sign(request, super::system_now())?)
-}
-
-/// The API's own TLS, from its PEM files.
-pub(super) fn tls_acceptor(files: &TlsFiles) -> anyhow::Result<TlsAcceptor> {
-    let shown = files.certificate.display();
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| anyhow!("listen.tls_certificate {shown} cannot be read: {error}"))?;
-    ensure!(!chain.is_empty(), "listen.tls_certificate {shown} holds no certificate");
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| {
-        anyhow!("listen.tls_key {} cannot be read: {error}", files.key.display())
-    })?;
-    let config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .context("listen.tls_certificate and listen.tls_key do not fit together")?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }

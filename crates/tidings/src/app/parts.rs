@@ -21,7 +21,7 @@ use tidings_telemetry::{SystemClock, SystemRng};
 use tidings_types::{Clock, Rng, Sabotage};
 use tokio::sync::watch;
 
-use super::{Roles, keys, provision};
+use super::{Roles, keys, provision, tls};
 use crate::{
     commands::Failure,
     failpoints::{self, Failpoints},
@@ -402,7 +402,7 @@ pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let egress_metrics = tidings_egress::Metrics::register(&mut Metrics::default());
     verifier(settings, None, &clock, egress_metrics)?;
-    settings.listen.tls.as_ref().map(keys::tls_acceptor).transpose()?;
+    settings.listen.tls.as_ref().map(tls::check).transpose()?;
     Ok(())
 }
 
@@ -451,6 +451,7 @@ fn verifier(
         issuer: issuer.issuer.clone(),
         audience: issuer.audience.clone(),
         jwks_url: issuer.jwks_url.clone(),
+        certificate_bound: issuer.certificate_bound,
     });
     let external = External {
         issuers: external.collect(),

@@ -54,6 +54,10 @@ pub(crate) struct ExternalIssuer {
     pub(crate) issuer: String,
     pub(crate) audience: String,
     pub(crate) jwks_url: String,
+    /// Whether its tokens are taken only if they are bound to the client's
+    /// certificate (RFC 8705).
+    #[serde(default)]
+    pub(crate) certificate_bound: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -157,6 +161,12 @@ pub(crate) struct ListenFile {
     pub(crate) plain: Option<bool>,
     pub(crate) tls_certificate: Option<String>,
     pub(crate) tls_key: Option<String>,
+    /// The authorities whose client certificates are taken (PEM).
+    pub(crate) tls_client_ca: Option<String>,
+    /// Client certificates that are taken no longer (CRLs in PEM).
+    pub(crate) tls_client_crl: Option<String>,
+    /// Whether a client must have a certificate: `required` (default) or `optional`.
+    pub(crate) tls_client_auth: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

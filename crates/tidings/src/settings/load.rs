@@ -10,7 +10,9 @@ use std::{
 use serde::Deserialize;
 use tidings_egress::Policy;
 
-use super::{BrokerChoice, DeliverySettings, File, Listen, Settings, SettingsError, TlsFiles};
+use super::{
+    BrokerChoice, DeliverySettings, File, Listen, Settings, SettingsError, TlsClients, TlsFiles,
+};
 
 /// Environment variables of ours that are not settings.
 const NOT_SETTINGS: &[&str] =
@@ -378,6 +380,32 @@ fn ladders(file: &File) -> Result<BTreeMap<String, Vec<Duration>>, SettingsError
     Ok(ladders)
 }
 
+/// Whose client certificates are taken, if any are asked for.
+fn tls_clients(file: &File) -> Result<Option<TlsClients>, SettingsError> {
+    let listen = &file.listen;
+    let Some(authorities) = &listen.tls_client_ca else {
+        for (key, given) in [
+            ("listen.tls_client_crl", &listen.tls_client_crl),
+            ("listen.tls_client_auth", &listen.tls_client_auth),
+        ] {
+            if given.is_some() {
+                return Err(bad(key, "needs listen.tls_client_ca"));
+            }
+        }
+        return Ok(None);
+    };
+    let required = match listen.tls_client_auth.as_deref() {
+        None | Some("required") => true,
+        Some("optional") => false,
+        Some(_) => return Err(bad("listen.tls_client_auth", "must be required or optional")),
+    };
+    Ok(Some(TlsClients {
+        authorities: authorities.into(),
+        revoked: listen.tls_client_crl.as_ref().map(PathBuf::from),
+        required,
+    }))
+}
+
 /// Plain HTTP only on loopback or when it is asked for (contract §2).
 fn listen(file: &File, flags: &Flags) -> Result<Listen, SettingsError> {
     let text =
@@ -385,7 +413,8 @@ fn listen(file: &File, flags: &Flags) -> Result<Listen, SettingsError> {
     let address = socket_address("listen.address", text)?;
     let tls = match (&file.listen.tls_certificate, &file.listen.tls_key) {
         (Some(certificate), Some(key)) => {
-            Some(TlsFiles { certificate: certificate.into(), key: key.into() })
+            let clients = tls_clients(file)?;
+            Some(TlsFiles { certificate: certificate.into(), key: key.into(), clients })
         }
         (None, None) => None,
         (Some(_), None) => {
@@ -395,6 +424,18 @@ fn listen(file: &File, flags: &Flags) -> Result<Listen, SettingsError> {
             return Err(bad("listen.tls_certificate", "is missing beside listen.tls_key"));
         }
     };
+    if tls.is_none() && file.listen.tls_client_ca.is_some() {
+        return Err(bad("listen.tls_certificate", "is missing beside listen.tls_client_ca"));
+    }
+    let asks = tls.as_ref().is_some_and(|tls: &TlsFiles| tls.clients.is_some());
+    let bound = file.auth.issuers.iter().flatten().find(|issuer| issuer.certificate_bound);
+    if let Some(issuer) = bound.filter(|_| !asks) {
+        return Err(SettingsError::Relation(format!(
+            "auth.issuers: certificate_bound of {:?} needs listen.tls_client_ca, so that clients \
+             show their certificates",
+            issuer.issuer
+        )));
+    }
     check_address(address, file, flags)?;
     Ok(Listen { address, tls, plain: file.listen.plain.unwrap_or(false) })
 }

@@ -33,8 +33,8 @@ pub(crate) fn show(settings: &Settings) -> String {
             .issuers
             .iter()
             .map(|issuer| format!(
-                "{{ issuer = {:?}, audience = {:?}, jwks_url = {:?} }}",
-                issuer.issuer, issuer.audience, issuer.jwks_url
+                "{{ issuer = {:?}, audience = {:?}, jwks_url = {:?}, certificate_bound = {} }}",
+                issuer.issuer, issuer.audience, issuer.jwks_url, issuer.certificate_bound
             ))
             .collect::<Vec<_>>()
             .join(", ")
@@ -83,6 +83,15 @@ pub(crate) fn show(settings: &Settings) -> String {
     if let Some(tls) = &settings.listen.tls {
         line(format!("tls_certificate = {:?}", tls.certificate.display().to_string()));
         line(format!("tls_key = {:?}", tls.key.display().to_string()));
+        if let Some(clients) = &tls.clients {
+            let authorities = clients.authorities.display().to_string();
+            line(format!("tls_client_ca = {authorities:?}"));
+            if let Some(revoked) = &clients.revoked {
+                line(format!("tls_client_crl = {:?}", revoked.display().to_string()));
+            }
+            let auth = if clients.required { "required" } else { "optional" };
+            line(format!("tls_client_auth = {auth:?}"));
+        }
     }
     if !settings.kafka.is_empty() {
         line("[kafka]".to_owned());

@@ -29,6 +29,10 @@ const COMMANDS: &[&[&str]] = &[
     &["pause"],
     &["pause", "list"],
     &["resume"],
+    &["keys"],
+    &["keys", "list"],
+    &["keys", "add"],
+    &["keys", "use"],
 ];
 
 /// The words of the example in a help text.
@@ -70,7 +74,7 @@ async fn every_command_has_an_example_that_works() {
             }
         }
     }
-    assert!(ran >= 18, "{ran}");
+    assert!(ran >= 21, "{ran}");
 }
 
 /// What the example of `serve` starts, on a free port, with one quarantined record.

@@ -1,8 +1,10 @@
 //! The outer contract, against the real binary: commands, routes, shapes.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod authorization;
 mod commands;
 mod delivery;
+mod golden;
 mod guarded;
 mod headers;
 mod help;
@@ -15,6 +17,8 @@ mod new_types;
 mod pauses;
 mod roles;
 mod stage;
+mod tls;
+mod upkeep;
 mod verifiers;
 mod verify;
 mod webhooks;

@@ -140,6 +140,12 @@ impl Stage {
         self.serve().await;
     }
 
+    /// Serves another data directory from now on.
+    pub(crate) async fn serve_from(&mut self, data: &Path) {
+        data.clone_into(&mut self.spec.data);
+        self.serve().await;
+    }
+
     /// One role in place of all.
     pub(crate) async fn serve_role(&mut self, role: &str) {
         self.server = Some(Server::spawn_role(role, &self.spec).unwrap());

@@ -1,5 +1,7 @@
 //! The EDS API: webhooks, subscriptions, configurations, and who sees what.
 
+use std::io::{Read as _, Write as _};
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tidings_e2e::{
@@ -355,4 +357,30 @@ async fn configurations_decide_which_confirmations_are_sent() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn a_request_names_its_host_once_or_is_refused() {
+    let stage = Stage::start().await;
+    let address = stage.base().trim_start_matches("http://").to_owned();
+    let token = stage.token(&["--pm", "20", "--scope", "eds.read"]);
+    let status = |target: &str, hosts: &str| {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        let request = format!(
+            "GET {target} HTTP/1.1\r\n{hosts}authorization: Bearer {token}\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let code = answer.split("\"code\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        (answer.split(' ').nth(1).unwrap().to_owned(), code.unwrap_or_default().to_owned())
+    };
+    let good = ("200".to_owned(), String::new());
+    let bad = ("400".to_owned(), "INVALID_HOST".to_owned());
+    let whole = "http://tidings.example/api/v1/Webhooks";
+    assert_eq!(status("/api/v1/Webhooks", "host: a\r\n"), good);
+    assert_eq!(status(whole, "host: Tidings.Example\r\n"), good);
+    assert_eq!(status("/api/v1/Webhooks", ""), bad);
+    assert_eq!(status("/api/v1/Webhooks", "host: a\r\nhost: a\r\n"), bad);
+    assert_eq!(status(whole, "host: other.example\r\n"), bad);
 }
