@@ -94,8 +94,8 @@ impl LocalConfig {
     pub const MAX_RECORD_BYTES: usize = (1 << 20) + (64 << 10);
     /// Seconds of a fast partition; the rest is read from the store.
     pub const TAIL_PARTITION_BYTES: usize = 4 << 20;
-    /// Enough for dozens of fast partitions.
-    pub const TAIL_TOTAL_BYTES: usize = 64 << 20;
+    /// Seconds of everything at full speed; who is further behind reads the store.
+    pub const TAIL_TOTAL_BYTES: usize = 32 << 20;
     /// A decoder checks a whole piece at once, also for one record.
     pub const STORED_BATCH_BYTES: usize = 256 << 10;
     /// Takes some 10 ms to write; whoever comes next waits that long.
@@ -103,9 +103,9 @@ impl LocalConfig {
     /// About a second of a fast disk.
     pub const QUEUED_BYTES: usize = 256 << 20;
     pub const CACHE_BYTES: u64 = 16 << 20;
-    /// A quarter of the store's default: up to five of them are in memory, and what
+    /// An eighth of the store's default: up to five of them are in memory, and what
     /// is not yet in a table has to be reserved on the disk a second time.
-    pub const MEMTABLE_BYTES: u64 = 16 << 20;
+    pub const MEMTABLE_BYTES: u64 = 8 << 20;
     pub const DISK_RESERVE_BYTES: u64 = 16 << 20;
 }
 

@@ -64,8 +64,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             retention: Duration::from_secs(90 * 86_400),
-            window_notifications: 200_000,
-            window_bytes: 32 << 20,
+            window_notifications: 100_000,
+            window_bytes: 16 << 20,
             orphans: 100_000,
             producer_ids: 65_536,
             cache_bytes: 24 << 20,
