@@ -280,11 +280,10 @@ pub fn run(binary: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A port that is free now.
+/// A port for a server, for all its lives.
 ///
 /// # Errors
-/// When none is.
+/// When none is free.
 pub fn free_port() -> anyhow::Result<u16> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").context("no port is free")?;
-    Ok(listener.local_addr()?.port())
+    tidings_kafka_node::free_port().context("no port is free")
 }

@@ -5,14 +5,18 @@
 //! `target/kafka-VERSION` holds the jars and an archive of loaded classes. Java 17
 //! or newer and Maven must be there; `cargo xtask test` installs them.
 
+mod port;
+
 use std::{
     fs,
     io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     time::Duration,
 };
+
+pub use port::free_port;
 
 /// The version of Kafka that the tests run on.
 pub const VERSION: &str = "4.4.0";
@@ -186,7 +190,7 @@ impl KafkaNode {
     ) -> Result<Self, KafkaError> {
         let io = |error: io::Error| failed(&format!("cannot use {}", directory.display()), error);
         fs::create_dir_all(directory).map_err(io)?;
-        let ports = free_ports().map_err(io)?;
+        let ports = (free_port().map_err(io)?, free_port().map_err(io)?);
         let properties = directory.join("server.properties");
         fs::write(&properties, server_properties(ports, directory, settings)).map_err(io)?;
         let mut node = Self {
@@ -321,11 +325,6 @@ fn run(command: &mut Command, what: &str) -> Result<(), KafkaError> {
 
 fn not_there(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
-}
-
-fn free_ports() -> io::Result<(u16, u16)> {
-    let (one, other) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-    Ok((one.local_addr()?.port(), other.local_addr()?.port()))
 }
 
 /// Asks for the brokers (Metadata, version 4); a mere connect comes too early.

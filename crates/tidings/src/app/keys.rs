@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use tidings_auth::{LocalIssuer, TokenRequest};
 use tidings_signing::KeyRing;
 use tidings_telemetry::SystemRng;
