@@ -126,7 +126,7 @@ fn rust_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         entries.sort();
         for path in entries {
             if path.is_dir() {
-                if path.file_name().is_some_and(|name| name != "generated" && name != "target") {
+                if path.file_name().is_some_and(|name| name != "generated") {
                     open.push(path);
                 }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
