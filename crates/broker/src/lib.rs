@@ -23,6 +23,6 @@ pub use local::{
 pub use partitioner::partition_of;
 pub use seam::{
     AppendBatch, AppendError, Appended, Broker, BrokerError, CommittedPosition, Fetched, Group,
-    GroupError, GroupEvent, Header, Liveness, NewRecord, Offsets, PartitionEnds, Position,
+    GroupError, GroupEvent, Header, InOrder, Liveness, NewRecord, Offsets, PartitionEnds, Position,
     ReadError, Reader, Record, Retention, TopicDescription, TopicError, TopicSpec,
 };

@@ -42,7 +42,7 @@ pub use self::{
 use crate::{
     metrics::Metrics,
     seam::{
-        AppendBatch, AppendError, Appended, CommittedPosition, GroupError, PartitionEnds,
+        AppendBatch, AppendError, Appended, CommittedPosition, GroupError, InOrder, PartitionEnds,
         ReadError, Record, TopicDescription, TopicError, TopicSpec,
     },
 };
@@ -82,6 +82,9 @@ pub struct LocalConfig {
     /// How long the memory store takes for a sync. A simulated crash meanwhile
     /// loses what waits.
     pub sync_delay: Duration,
+    /// Whether [`crate::Broker::append_in_order`] takes one sync; a simulation also
+    /// runs what brokers do that need two.
+    pub one_sync_in_order: bool,
     /// In place of the system's answer, for tests.
     pub free_space: Option<Arc<dyn FreeSpace>>,
     /// A rule to break; [`Sabotage::None`] outside of tests.
@@ -122,6 +125,7 @@ impl Default for LocalConfig {
             memtable_bytes: Self::MEMTABLE_BYTES,
             disk_reserve_bytes: Self::DISK_RESERVE_BYTES,
             sync_delay: Duration::ZERO,
+            one_sync_in_order: true,
             free_space: None,
             sabotage: Sabotage::None,
         }
@@ -259,14 +263,38 @@ impl LocalBroker {
     }
 
     pub(crate) async fn append(&self, batches: Vec<AppendBatch>) -> Vec<Appended> {
+        self.queue(batches, None).await
+    }
+
+    pub(crate) async fn append_in_order(
+        &self,
+        first: AppendBatch,
+        at: Offset,
+        then: Vec<AppendBatch>,
+    ) -> InOrder {
+        if !self.core.config.one_sync_in_order {
+            let first = self.append(vec![first]).await.into_iter().next();
+            return InOrder { first: first.unwrap_or(Err(AppendError::Unknown)), then: None };
+        }
+        let count = then.len();
+        let batches = std::iter::once(first).chain(then).collect();
+        let mut results = self.queue(batches, Some(at)).await.into_iter();
+        let first = results.next().unwrap_or(Err(AppendError::Unknown));
+        let then: Vec<Appended> = results.collect();
+        InOrder { first, then: (then.len() == count).then_some(then) }
+    }
+
+    /// Appends batches; with `first_at`, those behind the first only if that comes to
+    /// stand there. They have no result otherwise.
+    async fn queue(&self, batches: Vec<AppendBatch>, first_at: Option<Offset>) -> Vec<Appended> {
         let core = &self.core;
         let started = core.clock.monotonic();
-        let count = batches.len();
+        let count = if first_at.is_some() { 1 } else { batches.len() };
         let (mut bytes, mut delay) = (0, Duration::ZERO);
         let slots = batches.into_iter().map(|batch| self.slot(batch, &mut bytes, &mut delay));
         let slots: Vec<Slot> = slots.collect();
         let (sender, receiver) = oneshot::channel();
-        let op = AppendOp { batches: slots, answer: sender };
+        let op = AppendOp { batches: slots, first_at, answer: sender };
         let results = match core.enqueue(OpKind::Append(op), bytes, delay) {
             Ok(due) => core.answer(due, receiver).await,
             Err(error) => Some(vec![Err(error); count]),

@@ -100,6 +100,15 @@ pub enum AppendError {
     Fatal(Arc<str>),
 }
 
+/// What [`Broker::append_in_order`] came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InOrder {
+    pub first: Appended,
+    /// One result for each batch of `then`. `None`: nothing of it was written, and
+    /// it is the caller's to append if `first` stands.
+    pub then: Option<Vec<Appended>>,
+}
+
 /// Why nothing could be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -246,6 +255,24 @@ impl Broker {
         match self {
             Self::Local(local) => local.append(batches).await,
             Self::Kafka(kafka) => kafka.append(batches).await,
+        }
+    }
+
+    /// Appends `first`, and only if it comes to stand at `at`, behind it `then`: no
+    /// crash leaves anything of `then` without `first`. A broker that can do both with
+    /// one sync does; any other appends `first` alone and says so.
+    pub async fn append_in_order(
+        &self,
+        first: AppendBatch,
+        at: Offset,
+        then: Vec<AppendBatch>,
+    ) -> InOrder {
+        match self {
+            Self::Local(local) => local.append_in_order(first, at, then).await,
+            Self::Kafka(kafka) => {
+                let first = kafka.append(vec![first]).await.into_iter().next();
+                InOrder { first: first.unwrap_or(Err(AppendError::Unknown)), then: None }
+            }
         }
     }
 

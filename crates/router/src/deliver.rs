@@ -5,10 +5,10 @@
 //! writes the same again. Repeats are harmless: the slot owner knows them by id
 //! and run.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tidings_broker::{AppendBatch, AppendError, NewRecord};
+use tidings_broker::{AppendBatch, AppendError, Appended, NewRecord};
 use tidings_proto::{encode, v1};
 use tidings_registry::Snapshot;
 use tidings_signing::slot;
@@ -42,7 +42,7 @@ struct Item {
 
 /// What is appended in one call.
 #[derive(Default)]
-struct Chunk {
+pub(crate) struct Chunk {
     /// By the place where the records go; the webhook's lane is its partition.
     deliveries: BTreeMap<(WebhookId, Partition), Vec<Item>>,
     outcomes: BTreeMap<Slot, Vec<v1::Outcome>>,
@@ -50,13 +50,13 @@ struct Chunk {
 }
 
 /// Where one batch of an append came from.
-enum Origin {
+pub(crate) enum Origin {
     Delivery((WebhookId, Partition)),
     Outcomes(Slot),
 }
 
 impl Chunk {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.deliveries.is_empty() && self.outcomes.is_empty()
     }
 
@@ -82,7 +82,7 @@ impl Chunk {
         }
     }
 
-    fn batches(&self) -> (Vec<Origin>, Vec<AppendBatch>) {
+    pub(crate) fn batches(&self) -> (Vec<Origin>, Vec<AppendBatch>) {
         let mut origins = Vec::new();
         let mut batches = Vec::new();
         for (place, items) in &self.deliveries {
@@ -104,6 +104,15 @@ impl Chunk {
             batches.push(AppendBatch { to, records: vec![record] });
         }
         (origins, batches)
+    }
+
+    /// How many records a batch has.
+    fn records(&self, origin: &Origin) -> u64 {
+        let count = match origin {
+            Origin::Delivery(place) => self.deliveries.get(place).map_or(0, Vec::len),
+            Origin::Outcomes(_) => 1,
+        };
+        u64::try_from(count).unwrap_or(u64::MAX)
     }
 
     fn remove(&mut self, origin: &Origin) {
@@ -145,8 +154,32 @@ impl Deliverer<'_> {
         snapshot: Option<&Snapshot>,
     ) -> Result<u64, End> {
         let mut appended = 0;
+        let mut from = Some((0, 0));
+        while let Some(place) = from {
+            let (chunk, next) = self.chunk(decisions, place);
+            appended += self.append(chunk, snapshot).await?;
+            from = next;
+        }
+        Ok(appended)
+    }
+
+    /// What follows from decisions, if it is small enough to be appended at once.
+    pub(crate) fn whole(&self, decisions: &[v1::Decision]) -> Option<Chunk> {
+        let (chunk, next) = self.chunk(decisions, (0, 0));
+        next.is_none().then_some(chunk)
+    }
+
+    /// What follows from a target of a decision on, until it is large; then also the
+    /// decision and target at which to go on.
+    fn chunk(
+        &self,
+        decisions: &[v1::Decision],
+        (first, first_target): (usize, usize),
+    ) -> (Chunk, Option<(usize, usize)>) {
         let mut chunk = Chunk::default();
-        for decision in decisions {
+        let mut skipped = first_target;
+        for (index, decision) in decisions.iter().enumerate().skip(first) {
+            let skipped = std::mem::take(&mut skipped);
             let Some(What::Routed(routed)) = &decision.what else { continue };
             let tails: Vec<(i32, Bytes)> = routed
                 .bodies
@@ -154,7 +187,10 @@ impl Deliverer<'_> {
                 .map(|body| (body.shape, delivery_tail(decision, routed, body)))
                 .collect();
             let key = Bytes::copy_from_slice(routed.order_key.as_bytes());
-            for target in &routed.targets {
+            for (position, target) in routed.targets.iter().enumerate().skip(skipped) {
+                if chunk.bytes >= self.shared.config.append_bytes {
+                    return (chunk, Some((index, position)));
+                }
                 let Some(webhook) = WebhookId::from_slice(&target.webhook) else {
                     self.unusable(decision);
                     continue;
@@ -174,12 +210,9 @@ impl Deliverer<'_> {
                 } else {
                     self.unusable(decision);
                 }
-                if chunk.bytes >= self.shared.config.append_bytes {
-                    appended += self.append(std::mem::take(&mut chunk), snapshot).await?;
-                }
             }
         }
-        Ok(appended + self.append(chunk, snapshot).await?)
+        (chunk, None)
     }
 
     fn unusable(&self, decision: &v1::Decision) {
@@ -203,26 +236,14 @@ impl Deliverer<'_> {
     }
 
     /// Tries until everything is acknowledged, or said of a deleted webhook.
-    async fn append_all(&self, mut chunk: Chunk) -> Result<u64, End> {
+    pub(crate) async fn append_all(&self, mut chunk: Chunk) -> Result<u64, End> {
         let mut tries = self.patience.tries();
         let mut appended = 0;
         while !chunk.is_empty() {
             let (origins, batches) = chunk.batches();
-            let counts: Vec<usize> = batches.iter().map(|batch| batch.records.len()).collect();
             let results = self.shared.deps.broker.append(batches).await;
-            let mut failure = None;
-            for ((origin, count), result) in origins.iter().zip(counts).zip(results) {
-                match result {
-                    Ok(_) => {
-                        let count = u64::try_from(count).unwrap_or(u64::MAX);
-                        appended += count;
-                        self.count(origin, count, &chunk);
-                        chunk.remove(origin);
-                    }
-                    Err(AppendError::Fatal(why)) => return Err(End::Fatal(why)),
-                    Err(error) => failure = Some(error),
-                }
-            }
+            let (count, failure) = self.acknowledge(&mut chunk, &origins, results)?;
+            appended += count;
             let Some(error) = failure else { break };
             self.shared.deps.metrics.failed_appends.inc();
             if tries.is_worth_a_line() {
@@ -235,6 +256,33 @@ impl Deliverer<'_> {
             }
         }
         Ok(appended)
+    }
+
+    /// Takes what is acknowledged out of the chunk. Gives the number of records, and
+    /// the last error if there is one.
+    ///
+    /// # Errors
+    /// When the log failed for good.
+    pub(crate) fn acknowledge(
+        &self,
+        chunk: &mut Chunk,
+        origins: &[Origin],
+        results: Vec<Appended>,
+    ) -> Result<(u64, Option<AppendError>), End> {
+        let (mut appended, mut failure) = (0, None);
+        for (origin, result) in origins.iter().zip(results) {
+            match result {
+                Ok(_) => {
+                    let count = chunk.records(origin);
+                    appended += count;
+                    self.count(origin, count, chunk);
+                    chunk.remove(origin);
+                }
+                Err(AppendError::Fatal(why)) => return Err(End::Fatal(why)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Ok((appended, failure))
     }
 
     fn count(&self, origin: &Origin, count: u64, chunk: &Chunk) {
@@ -287,9 +335,18 @@ fn cancelled(webhook: WebhookId, notification: Bytes, lane: i32, time: i64) -> v
     }
 }
 
+/// What is still to be appended of a batch of decisions.
+pub(crate) enum Rest {
+    /// Everything that follows from these.
+    Of(Vec<v1::Decision>),
+    Chunk(Chunk),
+}
+
 /// A batch of decisions that stand in `tidings.routed`.
 pub(crate) struct Decided {
-    pub(crate) decisions: Arc<[v1::Decision]>,
+    pub(crate) rest: Rest,
+    /// The records that were appended already, those of the decisions too.
+    pub(crate) written: u64,
     /// The offset behind the last of them in `tidings.routed`.
     pub(crate) routed_next: u64,
     /// Up to where they decide their source partitions.

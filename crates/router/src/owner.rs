@@ -10,7 +10,7 @@ mod assignment;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tidings_broker::{AppendBatch, AppendError, Fetched, Offsets, Reader, Record};
+use tidings_broker::{AppendBatch, AppendError, Fetched, InOrder, Offsets, Reader, Record};
 use tidings_delivery::{Fence, Proof};
 use tidings_proto::{decode, encode, v1};
 use tidings_types::{Instant, Offset, Partition, Sabotage, TopicName, TopicPartition, names};
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     decide::{Judge, Verdict},
-    deliver::{Decided, Deliverer},
+    deliver::{Chunk, Decided, Deliverer, Rest},
     patience::{End, Patience},
     progress::{CommitRequest, Progress},
     records::{self, routed_place},
@@ -117,13 +117,15 @@ async fn deliver(
 ) -> Result<(), End> {
     let deliverer = Deliverer { shared, patience };
     while let Some(batch) = batches.recv().await {
-        let decisions = u64::try_from(batch.decisions.len()).unwrap_or(u64::MAX);
         if shared.deps.sabotage == Sabotage::CommitBeforeDeliveries {
             progress.advance(batch.routed_next, &batch.positions, 0);
             progress.commit(commits, patience).await?;
         }
-        let delivered = deliverer.deliver(&batch.decisions, None).await?;
-        progress.advance(batch.routed_next, &batch.positions, decisions + delivered);
+        let delivered = match batch.rest {
+            Rest::Of(decisions) => deliverer.deliver(&decisions, None).await?,
+            Rest::Chunk(chunk) => deliverer.append_all(chunk).await?,
+        };
+        progress.advance(batch.routed_next, &batch.positions, batch.written + delivered);
     }
     Ok(())
 }
@@ -233,10 +235,28 @@ impl Decider<'_> {
             deliverer.deliver(&batch.decisions, None).await?;
             self.shared.deps.failpoints.reach("router.after_routed_before_deliveries").await;
         }
-        let routed_next = self.write_ahead(&batch.decisions).await?;
+        let mut chunk =
+            if self.may_follow_at_once() { deliverer.whole(&batch.decisions) } else { None };
+        let appended = self.write_ahead(&batch.decisions, chunk.as_mut(), &deliverer).await?;
         self.shared.deps.failpoints.reach("router.after_routed_before_deliveries").await;
-        let decisions = batch.decisions.into();
-        Ok(Some(Decided { decisions, routed_next, positions: batch.positions }))
+        let routed_next = self.fence.next();
+        let written = appended + u64::try_from(batch.decisions.len()).unwrap_or(u64::MAX);
+        let rest = match chunk {
+            Some(chunk) if chunk.is_empty() => {
+                self.progress.advance(routed_next, &batch.positions, written);
+                return Ok(None);
+            }
+            Some(chunk) => Rest::Chunk(chunk),
+            None => Rest::Of(batch.decisions),
+        };
+        Ok(Some(Decided { rest, written, routed_next, positions: batch.positions }))
+    }
+
+    /// Whether deliveries may be appended in one call with their decisions: not while
+    /// those of an earlier decision are missing, which must not come behind them. In a
+    /// crash test the two are apart, so that it can kill in between.
+    fn may_follow_at_once(&self) -> bool {
+        self.progress.routed_next() == self.fence.next() && !self.shared.deps.failpoints.are_armed()
     }
 
     async fn decide(
@@ -314,18 +334,36 @@ impl Decider<'_> {
         Ok(())
     }
 
-    /// Appends decisions and makes sure that this owner still is one. Returns the
-    /// offset behind the last.
-    async fn write_ahead(&mut self, decisions: &[v1::Decision]) -> Result<Offset, End> {
+    /// Appends decisions and makes sure that this owner still is one. Of `chunk`, what
+    /// follows from them, what was appended with them is taken out; returns how many
+    /// records that were.
+    async fn write_ahead(
+        &mut self,
+        decisions: &[v1::Decision],
+        chunk: Option<&mut Chunk>,
+        deliverer: &Deliverer<'_>,
+    ) -> Result<u64, End> {
         let took = self.fence.took();
         let records = decisions.iter().map(|decision| records::decision(took, decision)).collect();
         let batch = AppendBatch { to: routed_place(self.partition), records };
+        let (origins, then) = chunk.as_ref().map(|chunk| chunk.batches()).unwrap_or_default();
         let mut tries = self.patience.tries();
         loop {
-            match self.shared.append(batch.clone()).await {
+            let at = self.fence.next();
+            let append = self.shared.deps.broker.append_in_order(batch.clone(), at, then.clone());
+            let InOrder { first, then: followed } = append.await;
+            if first.is_err() {
+                self.shared.deps.metrics.failed_appends.inc();
+            }
+            match first {
                 Ok(offsets) => {
                     self.check_fence(&offsets, decisions.len()).await?;
-                    return Ok(self.fence.next());
+                    let (Some(chunk), Some(results)) = (chunk, followed) else { return Ok(0) };
+                    let (appended, failure) = deliverer.acknowledge(chunk, &origins, results)?;
+                    if failure.is_some() {
+                        self.shared.deps.metrics.failed_appends.inc();
+                    }
+                    return Ok(appended);
                 }
                 Err(AppendError::Fatal(why)) => return Err(End::Fatal(why)),
                 // Only a new `took` shows what stands and voids what comes late.

@@ -82,6 +82,11 @@ impl Progress {
         self.state.lock().positions.remove(source);
     }
 
+    /// Every decision before this offset has its deliveries.
+    pub(crate) fn routed_next(&self) -> Offset {
+        self.state.lock().routed_next
+    }
+
     /// Nothing follows any more.
     pub(crate) fn finish(&self) {
         self.state.lock().is_over = true;

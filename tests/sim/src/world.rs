@@ -81,6 +81,8 @@ impl World {
         let as_dyn: Arc<dyn tidings_broker::Faults> = Arc::<SeededFaults>::clone(&faults);
         let config = LocalConfig {
             sync_delay: Duration::from_millis(2),
+            // Every second seed runs what a broker does that cannot.
+            one_sync_in_order: seed.is_multiple_of(2),
             sabotage,
             ..LocalConfig::default()
         };

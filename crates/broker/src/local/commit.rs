@@ -60,6 +60,8 @@ pub(super) enum OpKind {
 #[derive(Debug)]
 pub(super) struct AppendOp {
     pub(super) batches: Vec<Slot>,
+    /// The batches behind the first are written only if that comes to stand here.
+    pub(super) first_at: Option<Offset>,
     pub(super) answer: oneshot::Sender<Vec<Appended>>,
 }
 
@@ -110,7 +112,10 @@ pub(super) fn reply<T>(answer: oneshot::Sender<T>, with: T) {
 
 impl AppendOp {
     /// Answers everything that is not answered yet with `error`.
-    fn refuse(self, error: &AppendError) {
+    fn refuse(mut self, error: &AppendError) {
+        if self.first_at.is_some() {
+            self.batches.truncate(1);
+        }
         let results = self.batches.into_iter().map(|slot| match slot {
             Slot::Done(done) => done,
             Slot::Todo { .. } => Err(error.clone()),

@@ -160,6 +160,45 @@ pub(crate) async fn an_append_over_several_partitions_may_fail_in_part(lab: Lab)
     assert_eq!(texts(&read_all(&broker, &at("t", 0), 0).await), ["good", "good too"]);
 }
 
+/// Both answers are right: done at once, or left to the caller.
+pub(crate) async fn what_is_appended_in_order_stands_only_behind_its_first(mut lab: Lab) {
+    lab.topic("t", 3).await;
+    let broker = lab.broker();
+    let (first, then) = (at("t", 0), at("t", 1));
+    let run = |first, count| Ok(Offsets::Run { first, count });
+    let behind = || vec![batch(&then, &["x"]), batch(&at("u", 0), &["no topic"])];
+    let done = broker.append_in_order(batch(&first, &["a", "b"]), 0, behind()).await;
+    assert_eq!(done.first, run(0, 2));
+    let at_once = done.then.is_some();
+    if let Some(results) = done.then {
+        assert_eq!(results, [run(0, 1), Err(AppendError::UnknownTopic(TopicName::new("u")))]);
+    }
+    append(&broker, &first, &["from elsewhere"]).await.unwrap();
+    let elsewhere = broker.append_in_order(batch(&first, &["c"]), 2, behind()).await;
+    assert_eq!((elsewhere.first, elsewhere.then), (run(3, 1), None), "another's stands at 2");
+    let refused = broker.append_in_order(batch(&at("t", 7), &["d"]), 0, behind()).await;
+    let error = Err(AppendError::UnknownPartition(at("t", 7)));
+    assert_eq!((refused.first, refused.then), (error, None));
+    let alone = broker.append_in_order(batch(&at("t", 2), &["e"]), 0, Vec::new()).await;
+    assert_eq!(alone.first, run(0, 1));
+    drop(broker);
+    lab.crash().await;
+    let broker = lab.broker();
+    let written = read_all(&broker, &then, 0).await;
+    assert_eq!(texts(&written), if at_once { vec!["x"] } else { Vec::new() });
+    assert_eq!(texts(&read_all(&broker, &first, 0).await), ["a", "b", "from elsewhere", "c"]);
+}
+
+pub(crate) async fn an_append_in_order_is_one_sync(lab: Lab) {
+    lab.topic("t", 2).await;
+    let broker = lab.broker();
+    let before = lab.sync_stats().syncs;
+    let then = vec![batch(&at("t", 1), &["x"])];
+    let done = broker.append_in_order(batch(&at("t", 0), &["a"]), 0, then).await;
+    assert!(done.then.is_some(), "the local log does both at once");
+    assert_eq!(lab.sync_stats().syncs - before, 1);
+}
+
 pub(crate) async fn a_record_at_the_limit_passes_and_one_byte_more_does_not(mut lab: Lab) {
     lab.topic("t", 1).await;
     let broker = lab.broker();

@@ -59,6 +59,7 @@ conformance! {
         what_was_acknowledged_survives_a_crash,
         what_a_reader_has_seen_survives_a_crash,
         an_append_over_several_partitions_may_fail_in_part,
+        what_is_appended_in_order_stands_only_behind_its_first,
         a_record_at_the_limit_passes_and_one_byte_more_does_not,
         an_appender_that_dies_leaves_whole_batches_only,
         an_empty_batch_is_no_record;
@@ -101,7 +102,7 @@ conformance! {
 /// few minutes, and its syncs are its own.
 mod own_time {
     on_local! {
-        appending: many_appenders_share_a_sync;
+        appending: many_appenders_share_a_sync, an_append_in_order_is_one_sync;
         topics:
             retention_removes_what_is_too_old_and_nothing_else,
             erased_records_leave_in_order_and_the_end_stays;

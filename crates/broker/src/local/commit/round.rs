@@ -85,7 +85,13 @@ impl Round {
                     result
                 }
             };
+            let stands = op.first_at.is_none_or(|at| {
+                index > 0 || result.as_ref().is_ok_and(|offsets| offsets.first() == Some(at))
+            });
             written.results.push(result);
+            if !stands {
+                break;
+            }
         }
         self.appends.push(written);
     }
