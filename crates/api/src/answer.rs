@@ -164,6 +164,9 @@ pub(crate) fn refuse(error: &ApiError, trace: &Trace) -> Answer {
     if let Some(allow) = &error.allow {
         answer = answer.with(header::ALLOW, allow);
     }
+    if let Some(time) = error.as_of {
+        answer = answer.with_as_of(time);
+    }
     if status == StatusCode::UNAUTHORIZED {
         answer = answer.with(header::WWW_AUTHENTICATE, "Bearer");
     }

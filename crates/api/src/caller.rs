@@ -84,7 +84,7 @@ pub(crate) fn resolve(
     let own = Sight::Issuer(issuer.clone());
     match code {
         None => Ok(own),
-        Some(code) => select(&own, &code, "X-PM-Code", snapshot),
+        Some(code) => select(caller, &own, (&code, "X-PM-Code"), snapshot),
     }
 }
 
@@ -109,9 +109,9 @@ fn manager(
 /// # Errors
 /// `PMCODE_NOT_VALID`: 403 if the token is a manager's and names another, else 400.
 pub(crate) fn select(
+    caller: &Principal,
     sight: &Sight,
-    text: &str,
-    field: &str,
+    (text, field): (&str, &str),
     snapshot: &Snapshot,
 ) -> Result<Sight, ApiError> {
     let named = snapshot
@@ -119,10 +119,10 @@ pub(crate) fn select(
         .values()
         .find(|pm| is_named(pm, text))
         .filter(|pm| sight.has_manager(pm.id, snapshot));
-    match (named, sight) {
-        (Some(pm), _) => Ok(Sight::Manager(pm.id)),
-        (None, Sight::Manager(_)) => Err(mismatch(field)),
-        (None, Sight::Issuer(_)) => Err(ApiError::at(Code::PmcodeNotValid, field)),
+    match named {
+        Some(pm) => Ok(Sight::Manager(pm.id)),
+        None if caller.pm.is_some() => Err(mismatch(field)),
+        None => Err(ApiError::at(Code::PmcodeNotValid, field)),
     }
 }
 

@@ -98,6 +98,11 @@ impl Command {
         CommandRef { id: self.id.clone(), hash: self.hash }
     }
 
+    /// The version of what is kept of it: what [`Command::keep`] builds on.
+    pub(crate) fn version(&self, snapshot: &Snapshot) -> u64 {
+        snapshot.entity_version(&self.entity())
+    }
+
     /// What `snapshot` knows of it.
     ///
     /// # Errors
@@ -124,6 +129,8 @@ impl Command {
     }
 
     /// Keeps the answer of a command, and the runs that it starts.
+    /// `expected_version` is of the moment at which it was looked up, so that of two
+    /// requests at once one is first.
     ///
     /// # Errors
     /// As the registry's; after a version conflict another request of the same
@@ -132,12 +139,11 @@ impl Command {
         &self,
         state: &State,
         request: &Request,
+        expected_version: u64,
         answer: Kept,
         runs: Vec<(NotificationId, RunId)>,
         stage: Stage,
     ) -> Result<(), ProposeError> {
-        let snapshot = state.deps.registry.snapshot();
-        let expected_version = snapshot.entity_version(&self.entity());
         let record = CommandRecord {
             subject: self.subject.clone(),
             hash: self.hash,

@@ -33,6 +33,8 @@ pub struct Config {
     pub max_lag: Duration,
     /// How long a read waits for what this process wrote before.
     pub write_wait: Duration,
+    /// How often a tenant may ask.
+    pub rate: crate::Rate,
     /// How long a whole request may take, its body included.
     pub request_timeout: Duration,
 }

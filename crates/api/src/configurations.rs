@@ -263,7 +263,7 @@ fn check_scope(call: &Call<'_>, input: &Input) -> Result<(), ApiError> {
     let snapshot = &call.snapshot;
     let within = match input.pm {
         None => call.sight.clone(),
-        Some(pm) => select(&call.sight, &pm.to_string(), "pmId", snapshot)
+        Some(pm) => select(&call.request.caller, &call.sight, (&pm.to_string(), "pmId"), snapshot)
             .and_then(|named| same(&named, pm))?,
     };
     let Some(product) = &input.product else { return Ok(()) };

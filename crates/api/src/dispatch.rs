@@ -23,6 +23,7 @@ use crate::{
     hooks, ingest,
     input::Query,
     jwks, probes,
+    quotas::{self, Kind},
     routes::{self, Access, BodyRule, Eds, Match, Open, Operation, Platform, Route},
     serve::{ClientCertificate, Peer},
     state::State,
@@ -162,7 +163,10 @@ async fn answer(
     let certificate = parts.extensions.get::<ClientCertificate>().map(|certificate| certificate.0);
     let caller = authenticate(state, &parts.headers, certificate, scope).await?;
     match route.operation {
-        Operation::Eds(_) => caller::check_region(&parts.headers, state.config.region)?,
+        Operation::Eds(_) => {
+            take_quota(state, &caller, scope)?;
+            caller::check_region(&parts.headers, state.config.region)?;
+        }
         Operation::Open(_) | Operation::Platform(_) => {}
     }
     let reading = read_body(body, route.body, &parts.headers);
@@ -218,6 +222,19 @@ async fn authenticate(
     verified.and_then(|caller| caller.require(scope).map(|()| caller)).map_err(|error| {
         tracing::debug!(reason = error.reason(), "a token was turned away");
         caller::refused(error)
+    })
+}
+
+/// Counts a request of a tenant.
+///
+/// # Errors
+/// `RATE_LIMITED`.
+fn take_quota(state: &State, caller: &Principal, scope: &str) -> Result<(), ApiError> {
+    let kind = if scope == "eds.read" { Kind::Read } else { Kind::Write };
+    let now = state.deps.clock.monotonic();
+    state.quotas.take(quotas::tenant(caller), kind, state.config.rate, now).map_err(|wait| {
+        let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        ApiError::new(Code::RateLimited).retry_after(seconds)
     })
 }
 

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use http::StatusCode;
-use tidings_types::QuarantineCode;
+use tidings_types::{QuarantineCode, Timestamp};
 
 macro_rules! codes {
     ($($variant:ident = $name:literal, $status:literal, $text:literal;)*) => {
@@ -201,6 +201,8 @@ pub(crate) struct ApiError {
     pub allow: Option<String>,
     /// How far a view has come that cannot be read yet.
     pub progress: Option<Progress>,
+    /// The time of the view that says so.
+    pub as_of: Option<Timestamp>,
 }
 
 /// How far the history has come that cannot be read yet.
@@ -234,6 +236,10 @@ impl ApiError {
         Self { retry_after: Some(seconds), ..self }
     }
 
+    pub(crate) fn with_as_of(self, time: Timestamp) -> Self {
+        Self { as_of: Some(time), ..self }
+    }
+
     /// All of `faults`, or `Ok` if there are none.
     pub(crate) fn check(faults: Vec<Fault>) -> Result<(), Self> {
         if faults.is_empty() { Ok(()) } else { Err(faults.into()) }
@@ -256,7 +262,7 @@ impl From<Fault> for ApiError {
 
 impl From<Vec<Fault>> for ApiError {
     fn from(faults: Vec<Fault>) -> Self {
-        Self { faults, status: None, retry_after: None, allow: None, progress: None }
+        Self { faults, status: None, retry_after: None, allow: None, progress: None, as_of: None }
     }
 }
 

@@ -94,6 +94,9 @@ struct ItemShape {
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_code: Option<String>,
+    /// As in `x-eds-sequence`, so that a receiver finds what it misses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -170,7 +173,7 @@ pub(crate) async fn by_ids(
     let as_of = readable(state).await?;
     let items = ids::find(state, webhook, &asked).await?;
     if items.is_empty() {
-        return Err(ApiError::at(Code::NotificationNotfound, "notificationIds"));
+        return Err(ApiError::at(Code::NotificationNotfound, "notificationIds").with_as_of(as_of));
     }
     let mut content = Vec::with_capacity(items.len());
     for item in &items {
@@ -274,5 +277,6 @@ async fn shape(state: &State, surface: Surface, item: &Item) -> Result<ItemShape
         last_sent_time: item.last_sent.map(Timestamp::to_rfc3339),
         reason,
         last_code: item.last_code.as_ref().filter(|_| !is_delivered).map(ToString::to_string),
+        sequence: item.number.map(|(lane, number)| format!("{}.{number}", lane.as_str())),
     })
 }

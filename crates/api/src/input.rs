@@ -24,6 +24,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Document<'_>, ApiError> {
         let message = error.to_string();
         Fault::at(Code::InvalidRequestBody, error.path.unwrap_or_default()).saying(message)
     })?;
+    if let Some(path) = document.lone_surrogate() {
+        return Err(wrong(path, "has half of a surrogate pair, which is no character").into());
+    }
     if let Some(path) = too_deep(document.root(), 1) {
         let fault = Fault::at(Code::InvalidRequestBody, path)
             .saying(format!("the body may nest {MAX_DEPTH} levels deep"));

@@ -26,7 +26,8 @@ const COMMON: &[Code] = &[
     Code::TechnicalError,
     Code::ServiceUnavailable,
 ];
-const COMMON_EDS: &[Code] = &[Code::InvalidRegion, Code::PmcodeNotValid, Code::PmcodeRequired];
+const COMMON_EDS: &[Code] =
+    &[Code::InvalidRegion, Code::PmcodeNotValid, Code::PmcodeRequired, Code::RateLimited];
 const COMMON_BODY: &[Code] =
     &[Code::PayloadTooLarge, Code::UnsupportedMediaType, Code::RequestTimeout];
 

@@ -18,6 +18,7 @@ use crate::{
     heartbeat::Recent,
     metrics::Metrics,
     openapi::{self, Deployment},
+    quotas::Quotas,
 };
 
 /// Writes all metrics of the process in the Prometheus text format.
@@ -61,6 +62,9 @@ pub struct State {
     /// one entry for each partition of `tidings.outcomes` at most.
     written: Arc<Mutex<BTreeMap<TopicPartition, Offset>>>,
     pub(crate) heartbeats: Arc<Recent>,
+    /// Held by the tenants document that is being applied.
+    pub(crate) tenants: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) fraud: Arc<FraudLog>,
 }
 
@@ -79,6 +83,8 @@ impl State {
             partitions: Arc::default(),
             written: Arc::default(),
             heartbeats: Arc::default(),
+            tenants: Arc::default(),
+            quotas: Arc::default(),
             fraud: Arc::default(),
         }
     }

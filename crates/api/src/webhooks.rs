@@ -202,7 +202,7 @@ fn check_owner(
 ) -> Result<(), ApiError> {
     let Some(code) = &input.programme_manager else { return Ok(()) };
     let field = "programManagerCode";
-    let named = select(&call.sight, code, field, snapshot)?;
+    let named = select(&call.request.caller, &call.sight, (code, field), snapshot)?;
     match &webhook.owner {
         HookOwner::Client(owner) if *owner == named.scope() => Ok(()),
         HookOwner::Client(_) | HookOwner::Merchant(_) | HookOwner::Operator => {

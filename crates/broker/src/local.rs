@@ -92,9 +92,9 @@ pub struct LocalConfig {
 }
 
 impl LocalConfig {
-    /// A record of 1 MiB (design §10) and as much again for sealing, encoding
-    /// and headers as these ever need.
-    pub const MAX_RECORD_BYTES: usize = (1 << 20) + (64 << 10);
+    /// An event of 1 MiB (design §10) whose decision holds the four bodies that it can
+    /// have, and as much again for its targets, sealing and headers.
+    pub const MAX_RECORD_BYTES: usize = 5 << 20;
     /// Seconds of a fast partition; the rest is read from the store.
     pub const TAIL_PARTITION_BYTES: usize = 4 << 20;
     /// Seconds of everything at full speed; who is further behind reads the store.

@@ -129,6 +129,13 @@ impl<'a> Document<'a> {
         Value { text: self.text, nodes: &self.nodes, index }
     }
 
+    /// The path of the first value whose text, or whose key, has half of a surrogate
+    /// pair: legal JSON, but no text.
+    pub fn lone_surrogate(&self) -> Option<String> {
+        let mut values = (0..self.nodes.len()).map(|index| self.value(index));
+        values.find(Value::has_lone_surrogate).map(|value| value.path())
+    }
+
     /// All values with a key, in the order of the text.
     pub fn members(&self) -> impl Iterator<Item = Value<'_>> {
         (0..self.nodes.len()).map(|index| self.value(index)).filter(Value::has_key)
@@ -189,6 +196,12 @@ impl<'d> Value<'d> {
     /// Whether the key is `name`, however it is escaped.
     pub fn key_is(&self, name: &str) -> bool {
         if self.node().key_escaped { self.key() == name } else { self.raw_key() == name }
+    }
+
+    fn has_lone_surrogate(&self) -> bool {
+        let node = self.node();
+        (node.key_escaped && text::has_lone_surrogate(self.raw_key()))
+            || (node.value_escaped && text::has_lone_surrogate(self.raw()))
     }
 
     /// The content of a string with its escapes resolved.

@@ -43,8 +43,8 @@ pub struct Item {
     pub resends: u32,
     /// The latest run.
     pub run: RunId,
-    /// The number of an ordered webhook's notification in its lane.
-    pub number: Option<u64>,
+    /// The number of an ordered webhook's notification, in the lane that gave it.
+    pub number: Option<(Lane, u64)>,
     pub lane: Lane,
     /// Programme manager or merchant, as the router wrote it: `pm:20`, `m:m_9f2`.
     pub tenant: Arc<str>,

@@ -5,7 +5,7 @@
 //! changes nothing.
 
 use tidings_proto::v1::{self, OutcomeKind};
-use tidings_types::{EndReason, NotificationState, RunId, Timestamp, WebhookId};
+use tidings_types::{EndReason, Lane, NotificationState, RunId, Timestamp, WebhookId};
 
 use crate::{
     tried::Attempts,
@@ -73,7 +73,10 @@ pub(crate) struct Notification {
     /// there is no delivery record.
     pub(crate) suspended: bool,
     pub(crate) tried: Attempts,
+    /// The number in the order of its webhook, 0 if there is none, and the lane that
+    /// gave it.
     pub(crate) number: u64,
+    pub(crate) number_lane: Lane,
     /// Runs and attempts that `runs` no longer holds.
     pub(crate) forgotten_runs: u32,
     pub(crate) forgotten_attempts: u32,
@@ -110,7 +113,11 @@ impl Notification {
         let outcome = fact.outcome;
         let time = Timestamp::from_millis(outcome.time);
         self.latest = self.latest.max(time);
-        self.number = self.number.max(outcome.number);
+        // A resend carries the number and stands in a lane of its own.
+        if outcome.number > self.number && fact.run.is_first() {
+            self.number = outcome.number;
+            self.number_lane = outcome.lane().into();
+        }
         let end = match fact.kind {
             // Says nothing of the run, which another record stands for.
             OutcomeKind::Duplicate | OutcomeKind::Unspecified => return Folded::Agrees,
@@ -258,6 +265,7 @@ const DELIVERED: u8 = 1;
 const FAILED: u8 = 2;
 const ORIGIN: u8 = 4;
 const SUSPENDED: u8 = 8;
+const URGENT_NUMBER: u8 = 16;
 
 impl Notification {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -267,7 +275,8 @@ impl Notification {
             flag(self.delivered, DELIVERED)
                 | flag(self.failed, FAILED)
                 | flag(self.origin.is_some(), ORIGIN)
-                | flag(self.suspended, SUSPENDED),
+                | flag(self.suspended, SUSPENDED)
+                | flag(self.number_lane == Lane::Urgent, URGENT_NUMBER),
         );
         if let Some(origin) = &self.origin {
             put_u64(&mut out, origin.chunk);
@@ -297,6 +306,7 @@ impl Notification {
             delivered: flags & DELIVERED != 0,
             failed: flags & FAILED != 0,
             suspended: flags & SUSPENDED != 0,
+            number_lane: if flags & URGENT_NUMBER == 0 { Lane::Standard } else { Lane::Urgent },
             ..Self::default()
         };
         if flags & ORIGIN != 0 {

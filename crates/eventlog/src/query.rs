@@ -102,7 +102,7 @@ impl View {
             attempts: known.attempts(),
             resends: known.resends(),
             run: known.latest_run(),
-            number: (known.number != 0).then_some(known.number),
+            number: (known.number != 0).then_some((known.number_lane, known.number)),
             lane: routed.lane().into(),
             tenant: routed.tenant.as_str().into(),
             issuer: routed.issuer.as_str().into(),

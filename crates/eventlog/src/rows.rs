@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// The format of all rows. Another one means: rebuild.
-pub(crate) const FORMAT: u8 = 2;
+pub(crate) const FORMAT: u8 = 3;
 
 /// Longer values stand in parts. sled writes whole leaves of up to 17 rows, and
 /// puts one that is over a quarter of a segment into a file that nobody syncs: 17

@@ -187,8 +187,11 @@ fn delivery(known: &mut Golden) {
         traceparent: text("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         resends: 2,
         number: 77,
+        number_lane: None,
     };
     known.check("delivery-1", &record);
+    let resent = v1::DeliveryRecord { number_lane: Some(v1::Lane::Urgent.into()), ..record };
+    known.check("delivery-numbered-1", &resent);
 }
 
 fn outcomes(known: &mut Golden) {

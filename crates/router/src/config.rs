@@ -75,7 +75,7 @@ impl Default for Config {
             session: Duration::from_secs(6),
             poll_bytes: 512 << 10,
             append_bytes: 2 << 20,
-            max_record_bytes: (1 << 20) + (60 << 10),
+            max_record_bytes: (5 << 20) - (4 << 10),
             commit_records: 2_000,
             commit_interval: Duration::from_secs(1),
             topics_interval: Duration::from_secs(5),

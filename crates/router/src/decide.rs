@@ -19,7 +19,7 @@ use tidings_catalogue::{Event, Identity, Refusal, decode, json, write_uid};
 use tidings_proto::v1;
 use tidings_registry::Snapshot;
 use tidings_routing::{EventFacts, RouteTable, Target};
-use tidings_signing::{OpenError, SealKey, sha256};
+use tidings_signing::{BucketKey, OpenError, SealKey, sha256};
 use tidings_types::{
     EventUid, FilterReason, QuarantineCode, Sabotage, Timestamp, TopicPartition, WebhookStatus,
     names, otp_aad, quarantine_aad,
@@ -118,13 +118,17 @@ impl<'a> Judge<'a> {
             let limit = self.shared.config.max_record_bytes;
             if decision.encoded_len() + RECORD_OVERHEAD > limit { Err(too_large()) } else { Ok(()) }
         });
-        let quarantined = judged.err().map(|refusal| {
-            decision.what = Some(What::Quarantined(v1::Quarantined {
-                code: refusal.code.as_str().to_owned(),
-                field: refusal.field.clone().unwrap_or_default(),
-            }));
-            self.quarantined(from, record, refusal)
-        });
+        let quarantined = match judged {
+            Ok(()) => None,
+            Err(refusal) => {
+                decision.what = Some(What::Quarantined(v1::Quarantined {
+                    code: refusal.code.as_str().to_owned(),
+                    field: refusal.field.clone().unwrap_or_default(),
+                }));
+                let bucket = self.bucket_of_quarantine(from).await?;
+                Some(self.quarantined(from, record, refusal, bucket.as_ref()))
+            }
+        };
         self.count(&decision, record);
         Ok(Verdict { decision, quarantined })
     }
@@ -261,6 +265,17 @@ impl<'a> Judge<'a> {
         EventUid(sha256(&[&bytes]))
     }
 
+    /// A bad record of a type that has one-time codes may hold one, wherever that
+    /// stands: it is kept no longer than codes are.
+    async fn bucket_of_quarantine(&self, from: &TopicPartition) -> Result<Option<BucketKey>, End> {
+        let name = from.topic.as_str().strip_prefix(names::EVENTS_PREFIX).unwrap_or_default();
+        let kind = self.shared.deps.catalogue.get(name);
+        if kind.is_none_or(|kind| kind.ephemeral().is_empty()) {
+            return Ok(None);
+        }
+        self.bucket(self.shared.deps.keys.latest_deadline()).await.map(Some)
+    }
+
     /// What goes to quarantine. The original is left out when it is too large;
     /// headers and key when they are long. All of it is sealed but what is needed
     /// to find it again.
@@ -269,12 +284,16 @@ impl<'a> Judge<'a> {
         from: &TopicPartition,
         record: &Record,
         refusal: Refusal,
+        bucket: Option<&BucketKey>,
     ) -> v1::QuarantineRecord {
         let value = record.value.as_deref().unwrap_or_default();
         let original = (value.len() <= tidings_catalogue::MAX_RECORD).then(|| {
             let aad = quarantine_aad(from, record.offset);
-            let ring = &self.shared.deps.keyring;
-            sealed_proto(ring.seal(&SealKey::Quarantine, &aad, value, self.shared.nonce()))
+            let (ring, nonce) = (&self.shared.deps.keyring, self.shared.nonce());
+            sealed_proto(match bucket {
+                Some(bucket) => bucket.seal(&aad, value, nonce),
+                None => ring.seal(&SealKey::Quarantine, &aad, value, nonce),
+            })
         });
         let header_bytes: usize =
             record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();

@@ -88,6 +88,7 @@ pub(crate) fn delivery_tail(
         traceparent: decision.traceparent.clone(),
         resends: 0,
         number: 0,
+        number_lane: None,
     })
 }
 

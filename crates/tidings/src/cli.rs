@@ -1,7 +1,7 @@
 //! The command line: what can be asked, with an example for each (a test runs
 //! them). Nothing is done here.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -313,8 +313,8 @@ pub(crate) struct TokenArgs {
 /// Where a client command finds the system.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ClientArgs {
-    /// The base URL of the API.
-    #[arg(long, env = "TIDINGS_URL", value_name = "URL")]
+    /// The base URL of the API (or `TIDINGS_URL`, where no other flag names a system).
+    #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
     /// The bearer token for `--url`.
     #[arg(long, env = "TIDINGS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
@@ -328,6 +328,15 @@ pub(crate) struct ClientArgs {
     /// The broker of an installation that nobody serves: `local` or `kafka://HOST:PORT,…`.
     #[arg(long, value_name = "BROKER")]
     pub(crate) broker: Option<String>,
+}
+
+impl ClientArgs {
+    /// The URL of the flag; else, where no flag names a system, of the environment.
+    pub(crate) fn asked_url(&self, environment: &BTreeMap<String, String>) -> Option<String> {
+        let is_named = self.data.is_some() || self.config.is_some() || self.broker.is_some();
+        let fallback = || environment.get("TIDINGS_URL").filter(|url| !url.is_empty()).cloned();
+        self.url.clone().or_else(|| if is_named { None } else { fallback() })
+    }
 }
 
 #[derive(Debug, Subcommand)]

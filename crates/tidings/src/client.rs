@@ -86,11 +86,12 @@ impl Client {
             .build()
             .context("cannot start the runtime")?;
         runtime.block_on(async move {
-            if let Some(url) = &args.url {
+            let environment = environment();
+            if let Some(url) = args.asked_url(&environment) {
                 let token = args.token.clone().ok_or_else(|| {
                     Failure::Usage(anyhow!("--url needs --token (or TIDINGS_TOKEN)"))
                 })?;
-                let client = Self::new(url, token).map_err(Failure::Usage)?;
+                let client = Self::new(&url, token).map_err(Failure::Usage)?;
                 return work(client).await;
             }
             let flags = Flags {
@@ -99,10 +100,14 @@ impl Client {
                 listen: Some("127.0.0.1:0".to_owned()),
                 ..Flags::default()
             };
-            if args.data.is_none() && args.config.is_none() && args.broker.is_none() {
+            let source = Source { file: args.config.as_deref(), environment };
+            let is_named = source.environment.contains_key("TIDINGS_DATA")
+                || args.data.is_some()
+                || args.config.is_some()
+                || args.broker.is_some();
+            if !is_named {
                 return Err(Failure::Usage(anyhow!("say --url URL --token T, or --data DIR")));
             }
-            let source = Source { file: args.config.as_deref(), environment: environment() };
             let mut settings = settings::load(&source, &flags)?;
             if settings.broker == BrokerChoice::Local {
                 app::check_data_directory(&settings.data)?;

@@ -12,7 +12,7 @@ mod tenants;
 mod token;
 mod topics;
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, io::Write as _, process::ExitCode};
 
 use crate::{
     app::Roles,
@@ -134,7 +134,17 @@ pub(crate) fn environment() -> BTreeMap<String, String> {
 }
 
 /// Prints a line of the command's answer on stdout.
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
+///
+/// Whoever closed it wants no more (`| head`): the command goes on and ends with its
+/// own code. Any other fault, such as a full disk, ends the command.
+#[expect(clippy::exit, reason = "an answer that cannot be written ends every command")]
 pub(crate) fn say(text: impl std::fmt::Display) {
-    println!("{text}");
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let failure = Failure::Wrong(anyhow::anyhow!("cannot write the answer: {error}"));
+            failure.report();
+            std::process::exit(1);
+        }
+        Ok(()) | Err(_) => {}
+    }
 }

@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 use tidings_catalogue::Catalogue;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -63,14 +64,19 @@ async fn demo(keep: bool) -> Result<(), Failure> {
             say(format!("data      {}", data.display()));
             say(format!("token     {}", token(&data)?));
             say("stop with Ctrl-C");
-            tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
+            std::future::pending::<()>().await;
         }
         anyhow::Ok(all)
     };
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     tokio::pin!(running);
     let mut finished = Box::pin(app.run());
+    // What is kept running is stopped by a signal, and has done what it was for.
     let result = tokio::select! {
         result = &mut running => result,
+        _ = terminate.recv() => Ok(keep),
+        _ = interrupt.recv() => Ok(keep),
         ended = &mut finished => {
             ended?;
             Err(anyhow!("the system ended before the demo did"))

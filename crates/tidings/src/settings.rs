@@ -48,6 +48,7 @@ pub(crate) struct Settings {
     pub(crate) checkpoint_interval: Duration,
     pub(crate) source_epoch: u64,
     pub(crate) fraud_answer_window: Duration,
+    pub(crate) api_rate: tidings_api::Rate,
     pub(crate) event_partitions: BTreeMap<String, u32>,
     pub(crate) event_types: Option<PathBuf>,
     pub(crate) shutdown_grace: Duration,

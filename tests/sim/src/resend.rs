@@ -48,7 +48,8 @@ pub(crate) async fn resend(
         }),
         created: item.created.as_millis(),
         traceparent: String::new(),
-        number: item.number.unwrap_or(0),
+        number: item.number.map_or(0, |(_, number)| number),
+        number_lane: item.number.map(|(lane, _)| v1::Lane::from(lane).into()),
         resends: item.resends + 1,
     };
     let mut resend = Resend {

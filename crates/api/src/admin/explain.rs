@@ -117,8 +117,9 @@ fn notification(item: &Item, attempts: &[AttemptItem]) -> Value {
     if let Some(reason) = item.reason {
         shape["reason"] = reason.as_str().into();
     }
-    if let Some(number) = item.number {
+    if let Some((lane, number)) = item.number {
         shape["number"] = number.into();
+        shape["sequence"] = format!("{}.{number}", lane.as_str()).into();
     }
     if let Some(deadline) = item.deadline {
         shape["deadline"] = deadline.to_rfc3339_millis().into();

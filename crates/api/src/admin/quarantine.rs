@@ -14,7 +14,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tidings_broker::{AppendBatch, Header, NewRecord, ReadError};
 use tidings_proto::{decode, encode, format_header, v1};
-use tidings_registry::open_sealed;
+use tidings_registry::to_sealed;
+use tidings_signing::OpenError;
 use tidings_types::{Offset, Timestamp, TopicPartition, names, quarantine_aad};
 
 use crate::{
@@ -85,7 +86,7 @@ pub(crate) async fn show(state: &State, request: &Request) -> Result<Answer, Api
         .map(|header| json!({ "name": header.name, "value": text(&header.value) }))
         .collect();
     response["headers"] = headers.into();
-    match original(state, &record)? {
+    match original(state, &record).await? {
         Some(bytes) => match std::str::from_utf8(&bytes) {
             Ok(text) => response["original"] = text.into(),
             Err(_not_utf8) => response["originalBase64"] = STANDARD.encode(&bytes).into(),
@@ -105,12 +106,13 @@ pub(crate) async fn redrive(state: &State, request: &Request) -> Result<Answer, 
     let (offset, record) = find(state, request).await?;
     let source = record.source.clone().unwrap_or_default();
     let value = if request.body.is_empty() {
-        original(state, &record)?.map(Bytes::from)
+        original(state, &record).await?.map(Bytes::from)
     } else {
         Some(request.body.clone())
     };
     let Some(value) = value else {
-        let message = "the record was too large to be kept; send it as the body";
+        let message = "the record is not kept: it was too large, or the time of its one-time \
+                       code is over; send it as the body";
         return Err(Fault::new(Code::InvalidRequestBody).saying(message).into());
     };
     let replaced = !request.body.is_empty();
@@ -193,14 +195,20 @@ async fn find(
     }
 }
 
-/// The bytes that were set aside, unless they were too large to be kept.
-fn original(state: &State, record: &v1::QuarantineRecord) -> Result<Option<Vec<u8>>, ApiError> {
+/// The bytes that were set aside, unless they were too large to be kept, or may hold a
+/// one-time code whose key is gone.
+async fn original(
+    state: &State,
+    record: &v1::QuarantineRecord,
+) -> Result<Option<Vec<u8>>, ApiError> {
     let Some(sealed) = &record.original else { return Ok(None) };
     let source = record.source.clone().unwrap_or_default();
     let from = TopicPartition::new(source.topic.as_str(), source.partition);
     let aad = quarantine_aad(&from, source.offset);
-    match open_sealed(state.deps.registry.ring(), sealed, &aad) {
+    let Some(sealed) = to_sealed(sealed) else { return Err(Code::TechnicalError.into()) };
+    match state.deps.keys.open(&sealed, &aad).await {
         Ok(bytes) => Ok(Some(bytes)),
+        Err(OpenError::UnknownKey(_)) => Ok(None),
         Err(error) => {
             tracing::error!(%error, "a quarantined record does not open");
             Err(Code::TechnicalError.into())

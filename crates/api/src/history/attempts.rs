@@ -57,8 +57,8 @@ pub(crate) async fn list(
     if !is_opaque_id(text) {
         return Err(ApiError::at(Code::InvalidNotificationId, FIELD));
     }
-    let unknown = || ApiError::at(Code::NotificationNotfound, FIELD);
     let as_of = readable(state).await?;
+    let unknown = || ApiError::at(Code::NotificationNotfound, FIELD).with_as_of(as_of);
     let id = ids::parse(text).ok_or_else(unknown)?;
     let found = state.deps.event_log.attempts(webhook.id, id).await;
     let found = found.map_err(|error| unreadable(state, &error))?.ok_or_else(unknown)?;

@@ -60,7 +60,8 @@ pub(crate) async fn resend(
 ) -> Result<Answer, ApiError> {
     let asked = ids::read(&request.body, MAX_RESEND, Code::NotificationResendLimitExceeded)?;
     let command = commands::of(request)?;
-    match known(state, command.as_ref()).await? {
+    let (known, version) = look_up(state, command.as_ref()).await?;
+    match known {
         Known::Done(record) => return Ok(commands::replay(&record)),
         Known::Begun(record) => {
             return finish(state, request, webhook, command.as_ref(), &record).await;
@@ -93,11 +94,13 @@ pub(crate) async fn resend(
     let answer = Answer::ok(&Resent { ids: surface.id(webhook), content }).with_as_of(as_of);
     let kept = Kept::from(&answer);
     if let Some(command) = &command {
-        match command.keep(state, request, kept.clone(), runs.clone(), Stage::Begun).await {
+        let begun = (kept.clone(), runs.clone());
+        let kept = command.keep(state, request, version, begun.0, begun.1, Stage::Begun);
+        match kept.await {
             Ok(()) => {}
             // The same request came twice at once: the first one's runs count.
             Err(ProposeError::VersionConflict { .. }) => {
-                return match known(state, Some(command)).await? {
+                return match look_up(state, Some(command)).await?.0 {
                     Known::Done(record) => Ok(commands::replay(&record)),
                     Known::Begun(record) => {
                         finish(state, request, webhook, Some(command), &record).await
@@ -109,14 +112,15 @@ pub(crate) async fn resend(
         }
     }
     start(state, request, webhook, &items, &runs).await?;
-    done(state, request, command.as_ref(), kept, runs).await;
+    done(state, request, (command.as_ref(), version + 1), kept, runs).await;
     Ok(answer)
 }
 
-async fn known(state: &State, command: Option<&Command>) -> Result<Known, ApiError> {
-    let Some(command) = command else { return Ok(Known::New) };
+/// What is known of a command, and the version of that.
+async fn look_up(state: &State, command: Option<&Command>) -> Result<(Known, u64), ApiError> {
+    let Some(command) = command else { return Ok((Known::New, 0)) };
     let snapshot = state.deps.registry.fold_to_end().await.map_err(|_error| unavailable())?;
-    command.look_up(&snapshot, state.now())
+    Ok((command.look_up(&snapshot, state.now())?, command.version(&snapshot)))
 }
 
 /// Goes on with a command that was begun: the runs that it names, once more. The
@@ -132,7 +136,7 @@ async fn finish(
     let asked: Vec<String> = record.runs.iter().map(|(id, _)| id.to_string()).collect();
     let items = find(state, webhook, &asked).await?;
     start(state, request, webhook, &items, &record.runs).await?;
-    done(state, request, command, record.into(), record.runs.clone()).await;
+    done(state, request, (command, record.version), record.into(), record.runs.clone()).await;
     Ok(commands::replay(record))
 }
 
@@ -141,13 +145,15 @@ async fn finish(
 async fn done(
     state: &State,
     request: &Request,
-    command: Option<&Command>,
+    (command, version): (Option<&Command>, u64),
     kept: Kept,
     runs: Vec<(NotificationId, RunId)>,
 ) {
     let Some(command) = command else { return };
-    if let Err(error) = command.keep(state, request, kept, runs, Stage::Done).await {
-        tracing::warn!(%error, "a resend was not noted as done");
+    match command.keep(state, request, version, kept, runs, Stage::Done).await {
+        // Another request of the same key went on with it and noted that.
+        Ok(()) | Err(ProposeError::VersionConflict { .. }) => {}
+        Err(error) => tracing::warn!(%error, "a resend was not noted as done"),
     }
 }
 
@@ -221,7 +227,8 @@ fn delivery(item: &Item, run: RunId, trace: &str) -> NewRecord {
         created: item.created.as_millis(),
         traceparent: trace.to_owned(),
         resends: item.resends + 1,
-        number: item.number.unwrap_or(0),
+        number: item.number.map_or(0, |(_, number)| number),
+        number_lane: item.number.map(|(lane, _)| v1::Lane::from(lane).into()),
     };
     NewRecord {
         key: Some(Bytes::copy_from_slice(item.order_key.as_bytes())),

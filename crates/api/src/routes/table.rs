@@ -212,10 +212,9 @@ const ROTATE: &[Code] = &[
     Code::InvalidWebhookId,
     Code::WebhookNotRegistered,
     Code::InvalidRequestBody,
-    Code::RateLimited,
     Code::PreconditionFailed,
 ];
-const HEARTBEAT: &[Code] = &[Code::InvalidWebhookId, Code::WebhookNotRegistered, Code::RateLimited];
+const HEARTBEAT: &[Code] = &[Code::InvalidWebhookId, Code::WebhookNotRegistered];
 const BAD_EVENTS: &[Code] = &[
     Code::BadJson,
     Code::BadUtf8,

@@ -43,7 +43,9 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer, ApiError> {
 fn build(call: &Call<'_>, input: &WebhookInput, snapshot: &Snapshot) -> Result<Webhook, ApiError> {
     let state = call.state;
     let sight = match &input.programme_manager {
-        Some(code) => select(&call.sight, code, "programManagerCode", snapshot)?,
+        Some(code) => {
+            select(&call.request.caller, &call.sight, (code, "programManagerCode"), snapshot)?
+        }
         None => call.sight.clone(),
     };
     let owner = HookOwner::Client(sight.scope());

@@ -48,7 +48,9 @@ pub(crate) async fn remember(
     answer: &Answer,
 ) {
     let Some(command) = command else { return };
-    if let Err(error) = command.keep(state, request, answer.into(), Vec::new(), Stage::Done).await {
+    let version = command.version(&state.deps.registry.snapshot());
+    let kept = command.keep(state, request, version, answer.into(), Vec::new(), Stage::Done);
+    if let Err(error) = kept.await {
         tracing::warn!(%error, "the answer of a command was not kept");
     }
 }

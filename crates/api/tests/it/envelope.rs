@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tidings_eventlog::Status;
 use tidings_types::Timestamp;
 
-use crate::world::{MANAGER, World, config};
+use crate::world::{FOREIGN, MANAGER, World, config};
 
 #[tokio::test(start_paused = true)]
 async fn every_error_has_the_envelope_and_the_callers_trace() {
@@ -137,6 +137,12 @@ async fn regions_and_managers_select_and_never_widen() {
         let reply = list("issuer:7001", &[("x-pm-code", code)]).await;
         reply.refuses(400, "PMCODE_NOT_VALID", "X-PM-Code");
     }
+    // 403 is for managers' tokens only, also where an issuer speaks of one manager.
+    let body = json!({"pmId": 21, "status": "active", "messageTypeFilter": [0]});
+    let narrowed = [("x-pm-code", "TRD")];
+    let reply =
+        world.send_with("POST", "/api/v1/Configs", "issuer:7001", &narrowed, Some(&body)).await;
+    reply.refuses(400, "PMCODE_NOT_VALID", "pmId");
     list("", &[]).await.refuses(400, "PMCODE_REQUIRED", "");
     list("", &[("x-pm-code", "TRD")]).await.refuses(403, "PMCODE_NOT_VALID", "X-PM-Code");
     list("issuer:9", &[]).await.refuses(403, "FORBIDDEN", "");
@@ -169,4 +175,40 @@ async fn the_probes_say_what_they_should() {
     let world = World::with(public).await;
     let reply = world.send_raw("GET", "/metrics", &[], None).await.is(200);
     assert_eq!(&reply.bytes[..], b"# EOF\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_character_is_refused_where_it_stands() {
+    let world = World::start().await;
+    let headers = [("authorization", format!("Bearer {}", world.token(MANAGER)))];
+    for (custom, field) in [
+        (r#"{"a":"\ud800"}"#, "config.customHeaders.a"),
+        (r#"{"a":"\\\udc00x"}"#, "config.customHeaders.a"),
+        (r#"{"a\ud800":"x"}"#, "config.customHeaders.*"),
+    ] {
+        let body = format!(
+            r#"{{"events":[104],"config":{{"url":"https://example.com/","customHeaders":{custom}}}}}"#
+        );
+        let body = Some(("application/json", body));
+        let reply = world.send_raw("POST", "/api/v1/Webhooks", &headers, body).await;
+        reply.refuses(400, "INVALID_REQUEST_BODY", field);
+    }
+    let body = r#"{"events":[104],"config":{"url":"https://example.com/","customHeaders":{"a":"\\ud800"}}}"#;
+    let body = Some(("application/json", body.to_owned()));
+    world.send_raw("POST", "/api/v1/Webhooks", &headers, body).await.is(201);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_asks_too_often_is_told_when_to_come_again() {
+    let mut limited = config(false);
+    limited.rate = tidings_api::Rate { reads: 1, writes: 1 };
+    let world = World::with(limited).await;
+    for _ in 0..10 {
+        world.send("GET", "/api/v1/Webhooks", MANAGER, None).await.is(200);
+    }
+    let refused = world.send("GET", "/api/v1/Webhooks", MANAGER, None).await;
+    assert_eq!(refused.header("retry-after"), "1");
+    refused.refuses(429, "RATE_LIMITED", "");
+    world.send("GET", "/api/v1/Webhooks", FOREIGN, None).await.is(200);
+    world.send("GET", "/admin/v1/hooks", "admin", None).await.is(200);
 }

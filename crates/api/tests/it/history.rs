@@ -1,6 +1,6 @@
 //! History and resend.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 use tidings_eventlog::Status;
@@ -311,4 +311,45 @@ async fn a_repeated_resend_starts_the_same_runs_and_no_others() {
     let records = deliveries(&world, &id).await;
     assert_eq!(records.len(), 2);
     assert_ne!(records[0].run, records[1].run);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_with_one_key_at_the_same_time_are_one_resend() {
+    let mut world = World::start().await;
+    let id = world.webhook(MANAGER, &[103]).await;
+    let event = event(&world, "103", 1);
+    let notification = world.route(&id, &event).await;
+    let path = format!("/api/v1/Webhooks/{id}/resend");
+    let body = json!({"notificationIds": [notification.to_string()]});
+    let other = json!({"notificationIds": [notification.to_string(), "x"]});
+    let (world, path) = (&world, path.as_str());
+    for round in 0..10 {
+        let before = deliveries(world, &id).await.len();
+        let key = format!("at once {round}");
+        let send = async |body: &Value| {
+            let key = [("idempotency-key", key.as_str())];
+            world.send_with("POST", path, MANAGER, &key, Some(body)).await.status
+        };
+        let bodies = (0..12).map(|number| if number == 5 { &other } else { &body });
+        let statuses = futures::future::join_all(bodies.map(&send)).await;
+        let reused = statuses.iter().filter(|status| **status == 422).count();
+        assert!(matches!(reused, 1 | 11), "one body is the key's: {statuses:?}");
+        assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 12 - reused);
+        let runs: BTreeSet<_> =
+            deliveries(world, &id).await.into_iter().skip(before).map(|one| one.run).collect();
+        assert_eq!(runs.len(), 1, "a repeat starts the run that the first one names");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_notification_is_unknown_as_of_a_time() {
+    let world = World::start().await;
+    let id = world.webhook(MANAGER, &[103]).await;
+    let unknown = "1212-8543434-232";
+    let body = json!({"notificationIds": [unknown]});
+    let path = format!("/api/v1/Webhooks/{id}/notifications");
+    let read = world.send("PUT", &path, MANAGER, Some(&body)).await.is(404);
+    assert!(!read.header("x-tidings-as-of").is_empty());
+    let attempts = world.send("GET", &format!("{path}/{unknown}/attempts"), MANAGER, None).await;
+    assert!(!attempts.is(404).header("x-tidings-as-of").is_empty());
 }

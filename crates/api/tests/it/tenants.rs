@@ -35,6 +35,14 @@ async fn a_document_is_applied_whole_or_not_at_all() {
         ),
         (json!({"issuers": [{"id": "8000", "extra": 1}]}), "issuers[0].extra"),
         (json!({"things": []}), "things"),
+        (json!([]), ""),
+        (json!({"issuers": [["55", "by position"]]}), "issuers[0]"),
+        (
+            json!({"merchants": [
+                {"key": "m1", "programmeManager": 20, "sourceKeys": [["a", "b"]]}
+            ]}),
+            "merchants[0].sourceKeys[0]",
+        ),
     ] {
         let reply = apply("", document.clone()).await;
         assert_eq!(
@@ -53,6 +61,25 @@ async fn a_document_is_applied_whole_or_not_at_all() {
     let reply = apply("?prune=true", document).await.is(200).response();
     assert_eq!(reply, json!({"added": 0, "changed": 0, "removed": 6}));
     apply("?prune=1", json!({})).await.refuses(400, "INVALID_REQUEST_BODY", "prune");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_documents_at_once_the_refused_one_changes_nothing() {
+    let world = World::start().await;
+    let apply = async |number: u64| {
+        let issuer = format!("90{number:02}");
+        let document = json!({
+            "issuers": [{"id": issuer}],
+            "programmeManagers": [{"id": 900 + number, "code": "SAME", "issuer": issuer}],
+        });
+        world.send("PUT", "/admin/v1/tenants", "admin", Some(&document)).await.status
+    };
+    let statuses = futures::future::join_all((0..12).map(apply)).await;
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 400).count(), 11, "{statuses:?}");
+    let snapshot = world.registry.snapshot();
+    let made = snapshot.issuers.keys().filter(|id| id.0.starts_with("90")).count();
+    assert_eq!(made, 1, "only the accepted document's issuer");
 }
 
 /// Every caller against every owner: own, child, parent, sibling, foreign.

@@ -26,7 +26,7 @@ impl KafkaConfig {
         Self {
             bootstrap: bootstrap.to_owned(),
             settings,
-            max_record_bytes: (1 << 20) + (64 << 10),
+            max_record_bytes: 5 << 20,
             metadata_refresh: Duration::from_secs(10),
             producers: 2,
             reads: 4,

@@ -142,7 +142,7 @@ pub(crate) async fn many_appenders_share_a_sync(lab: Lab) {
 pub(crate) async fn an_append_over_several_partitions_may_fail_in_part(lab: Lab) {
     lab.topic("t", 1).await;
     let broker = lab.broker();
-    let huge = "x".repeat(3 << 20);
+    let huge = "x".repeat(6 << 20);
     let results = broker
         .append(vec![
             batch(&at("t", 0), &["good"]),
@@ -204,7 +204,7 @@ pub(crate) async fn a_record_at_the_limit_passes_and_one_byte_more_does_not(mut 
     let broker = lab.broker();
     let one_mebibyte = "m".repeat(1 << 20);
     append(&broker, &at("t", 0), &[&one_mebibyte]).await.unwrap();
-    let probe = append(&broker, &at("t", 0), &[&"x".repeat(4 << 20)]).await;
+    let probe = append(&broker, &at("t", 0), &[&"x".repeat(6 << 20)]).await;
     let Err(AppendError::TooLarge { index: 0, limit, .. }) = probe else { panic!("{probe:?}") };
     let largest = "l".repeat(limit - 1);
     let sized = |value: &str| {

@@ -47,6 +47,22 @@ pub(super) fn unescape(raw: &str) -> Cow<'_, str> {
     resolved.into()
 }
 
+/// Whether an escape of a string is half of a surrogate pair without its other half.
+pub(super) fn has_lone_surrogate(raw: &str) -> bool {
+    let mut rest = raw;
+    while let Some((_, escape)) = rest.split_once('\\') {
+        rest = match escape.strip_prefix('u') {
+            Some(unit) => match code_point(unit) {
+                (Ok(_), after) => after,
+                (Err(_), _) => return true,
+            },
+            // What is escaped may be a backslash itself.
+            None => escape.get(1..).unwrap_or_default(),
+        };
+    }
+    false
+}
+
 /// The character of a `\u` escape (its `\u` is behind), or the half of a surrogate
 /// pair that it is, and what follows it.
 fn code_point(text: &str) -> (Result<char, u32>, &str) {

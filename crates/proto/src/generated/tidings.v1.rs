@@ -197,6 +197,9 @@ pub struct DeliveryRecord {
     /// Of a resend: the number that its notification has in its lane; 0: none.
     #[prost(uint64, tag = "15")]
     pub number: u64,
+    /// The lane that gave it; absent: the one that the webhook's order says.
+    #[prost(enumeration = "Lane", optional, tag = "16")]
+    pub number_lane: ::core::option::Option<i32>,
 }
 /// Many facts, one record per flush.
 #[derive(Clone, PartialEq, ::prost::Message)]

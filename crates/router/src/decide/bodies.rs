@@ -104,7 +104,7 @@ impl Judge<'_> {
     }
 
     /// The key for codes with this deadline, acknowledged before it is used.
-    async fn bucket(&self, deadline: Timestamp) -> Result<BucketKey, End> {
+    pub(super) async fn bucket(&self, deadline: Timestamp) -> Result<BucketKey, End> {
         let mut tries = self.patience.tries();
         loop {
             match self.shared.deps.keys.ensure_bucket(deadline).await {

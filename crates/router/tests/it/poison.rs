@@ -141,3 +141,19 @@ async fn a_storm_of_bad_records_pauses_its_topic_and_no_other() {
     assert_eq!(lab.decisions().await.len(), 152);
     router.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_record_that_may_hold_a_one_time_code_is_sealed_as_a_code_is() {
+    let lab = Lab::new().await;
+    let place = TopicPartition::new(names::events("107"), 0);
+    let bad = Bytes::from_static(b"{\"payload\":{\"otpValue\":\"482913\"");
+    let offset = lab.publish_with("107", 0, Some(bad), Vec::new()).await;
+    let router = lab.router();
+    lab.routed_to_end("107", 0).await;
+    let records = lab.quarantined().await;
+    let original = sealed(records[0].original.as_ref().unwrap());
+    assert!(original.key.starts_with("bucket/"), "{}", original.key);
+    let aad = quarantine_aad(&place, offset);
+    assert!(lab.ring.open(&original, &aad).is_err(), "the master key does not open it");
+    router.stop().await;
+}

@@ -23,8 +23,12 @@ const OUR_FAULT: Duration = Duration::from_secs(1);
 
 /// The lane that gave a notification its number. A resend stands in the lane of its
 /// event type, also of a webhook whose notifications were all numbered in the
-/// standard lane because their order is strict.
+/// standard lane because their order is strict. The record of a resend says it, for
+/// the webhook's order may be another one by now.
 fn numbered_in(webhook: &Webhook, attempt: &Attempt<Delivery>) -> Lane {
+    if attempt.body.number_lane.is_some() {
+        return attempt.body.number_lane().into();
+    }
     if webhook.ordering == Ordering::Strict && !attempt.run.is_first() {
         Lane::Standard
     } else {

@@ -313,6 +313,7 @@ impl Shared {
             metrics_public: settings.metrics_public,
             max_lag: settings.eventlog_max_lag,
             write_wait: Duration::from_secs(5),
+            rate: settings.api_rate,
             request_timeout: Duration::from_secs(30),
         };
         let deps = tidings_api::Deps {

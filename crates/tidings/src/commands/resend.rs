@@ -37,7 +37,7 @@ pub(crate) fn run(args: &ResendArgs) -> Result<(), Failure> {
         if answer.status != 200 {
             return Err(answer.refused());
         }
-        let ids = undelivered(&answer.response()?);
+        let ids = undelivered(&client, &base, &since, &answer.response()?).await?;
         let Some(confirmed) = confirmed else {
             say(format!("{} would be sent again; repeat with --confirm {0}", ids.len()));
             return Ok(());
@@ -81,11 +81,60 @@ fn batch_size(per_second: u32) -> u32 {
     per_second.min(u32::try_from(AT_ONCE).unwrap_or(1))
 }
 
-/// The ids of the list, of all event types.
-fn undelivered(response: &Value) -> Vec<String> {
-    let groups = response.get("content").and_then(Value::as_array).into_iter().flatten();
-    let ids = groups.filter_map(|group| group.get("notificationId")?.as_array()).flatten();
-    ids.filter_map(Value::as_str).map(str::to_owned).collect()
+/// The ids of the list, of all event types. The list names a thousand of each at most;
+/// where there are more, history is read through.
+async fn undelivered(
+    client: &Client,
+    base: &str,
+    since: &str,
+    response: &Value,
+) -> Result<Vec<String>, Failure> {
+    let mut all = Vec::new();
+    for group in response.get("content").and_then(Value::as_array).into_iter().flatten() {
+        let ids = group.get("notificationId").and_then(Value::as_array);
+        let ids: Vec<&str> = ids.into_iter().flatten().filter_map(Value::as_str).collect();
+        let count = group.get("count").and_then(Value::as_u64).unwrap_or(0);
+        let name = group.get("eventCode").or_else(|| group.get("eventType"));
+        match name {
+            Some(name) if count > u64::try_from(ids.len()).unwrap_or(u64::MAX) => {
+                let name = name.as_str().map_or_else(|| name.to_string(), str::to_owned);
+                let path = format!("{base}/events/{name}/notifications?from={since}&count=100");
+                read_through(client, &path, &mut all).await?;
+            }
+            Some(_) | None => all.extend(ids.into_iter().map(str::to_owned)),
+        }
+    }
+    Ok(all)
+}
+
+/// Collects what a list of all notifications shows as not delivered.
+async fn read_through(client: &Client, path: &str, all: &mut Vec<String>) -> Result<(), Failure> {
+    let mut page = path.to_owned();
+    loop {
+        let answer = client.send("GET", &page, "application/json", Vec::new()).await?;
+        if answer.status != 200 {
+            return Err(answer.refused());
+        }
+        let response = answer.response()?;
+        let items = response.get("content").and_then(Value::as_array);
+        let missed = items.into_iter().flatten().filter(|item| is_missed(item));
+        let ids = missed.filter_map(|item| item.get("notificationId")?.as_str());
+        all.extend(ids.map(str::to_owned));
+        let Some(cursor) = response.get("nextCursor").and_then(Value::as_str) else {
+            return Ok(());
+        };
+        page = format!("{path}&cursor={cursor}");
+    }
+}
+
+/// As the undelivered list has it (design §10).
+fn is_missed(item: &Value) -> bool {
+    let text = |name: &str| item.get(name).and_then(Value::as_str);
+    match text("notificationStatus") {
+        Some("Undelivered") => !matches!(text("reason"), Some("cancelled" | "superseded")),
+        Some("Pending") => text("lastCode").is_some(),
+        Some(_) | None => false,
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "progress for a person at a terminal")]

@@ -26,6 +26,7 @@ pub(crate) struct File {
     pub(crate) slots: Slots,
     pub(crate) ingest: Ingest,
     pub(crate) fraud: Fraud,
+    pub(crate) quotas: Quotas,
     pub(crate) events: Events,
     pub(crate) listen: ListenFile,
     pub(crate) metrics: Metrics,
@@ -142,6 +143,14 @@ pub(crate) struct Ingest {
 pub(crate) struct Fraud {
     /// How long a fraud alert may be answered.
     pub(crate) answer_window: Option<String>,
+}
+
+/// How many requests a second a tenant may make to the EDS API; 0 is no limit.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Quotas {
+    pub(crate) reads_per_second: Option<u32>,
+    pub(crate) writes_per_second: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

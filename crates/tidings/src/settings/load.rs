@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use tidings_api::Rate;
 use tidings_egress::Policy;
 
 use super::{
@@ -274,6 +275,7 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
             file.slots.checkpoint_interval.as_deref(),
             SECOND,
         )?,
+        api_rate: rate(&file.quotas, dev),
         source_epoch: file.ingest.source_epoch.unwrap_or(0),
         event_partitions: file.events.partitions.clone().unwrap_or_default(),
         event_types: file.events.types.as_ref().map(PathBuf::from),
@@ -285,6 +287,15 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
         shutdown_grace: duration("shutdown.grace", file.shutdown.grace.as_deref(), 10 * SECOND)?,
         log_level: log_level(file)?,
     })
+}
+
+/// `--dev` has no quotas unless the settings name some.
+fn rate(quotas: &super::file::Quotas, dev: bool) -> Rate {
+    let default = |rate| if dev { 0 } else { rate };
+    Rate {
+        reads: quotas.reads_per_second.unwrap_or(default(200)),
+        writes: quotas.writes_per_second.unwrap_or(default(20)),
+    }
 }
 
 /// The client's settings are texts; TOML's numbers and truth values are accepted.

@@ -70,6 +70,8 @@ pub(crate) fn show(settings: &Settings) -> String {
     line(format!("checkpoint_interval = {:?}", secs(settings.checkpoint_interval)));
     line(format!("[ingest]\nsource_epoch = {}", settings.source_epoch));
     line(format!("[fraud]\nanswer_window = {:?}", secs(settings.fraud_answer_window)));
+    line(format!("[quotas]\nreads_per_second = {}", settings.api_rate.reads));
+    line(format!("writes_per_second = {}", settings.api_rate.writes));
     line("[events]".to_owned());
     if let Some(types) = &settings.event_types {
         line(format!("types = {:?}", types.display().to_string()));

@@ -4,7 +4,7 @@ use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, TENANTS, event, run_in, run_with};
+use crate::stage::{Stage, TENANTS, binary, event, run_in, run_with};
 
 fn marked(marker: &str) -> String {
     event(&format!(r#"{{"messageId":"{marker}","publicToken":"t"}}"#))
@@ -89,6 +89,38 @@ async fn an_account_of_a_topic_that_is_not_there_is_no_clean_one() {
     assert!(ended.err.contains("NOT_FOUND topic"), "{}", ended.err);
     let ended = stage.run(&["account", "--topic", "104"], "");
     assert_eq!(ended.code, Some(0), "{}", ended.err);
+}
+
+/// A flag wins over the environment: this command is about the directory it names.
+#[tokio::test]
+async fn a_named_directory_wins_over_the_url_of_the_environment() {
+    let stage = Stage::start().await;
+    let elsewhere = [("TIDINGS_URL", "http://127.0.0.1:9"), ("TIDINGS_TOKEN", "x")];
+    let data = stage.data();
+    let named = ["account", "--topic", "104", "--data", data.to_str().unwrap()];
+    let ended = run_with(stage.folder.path(), &named, "", &elsewhere);
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let unnamed = run_with(stage.folder.path(), &named[..3], "", &elsewhere);
+    assert_eq!(unnamed.code, Some(1));
+    assert!(unnamed.err.contains("127.0.0.1:9"), "{}", unnamed.err);
+    let by_environment = [("TIDINGS_DATA", data.to_str().unwrap())];
+    let ended = run_with(stage.folder.path(), &named[..3], "", &by_environment);
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+}
+
+/// Whoever reads the answer may stop reading.
+#[tokio::test]
+async fn a_closed_stdout_is_no_panic() {
+    let stage = Stage::start().await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = std::process::Command::new(binary())
+        .args(["account", "--data", stage.data().to_str().unwrap()])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), said.as_ref()), (Some(0), ""));
 }
 
 #[test]

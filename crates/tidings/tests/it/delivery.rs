@@ -225,8 +225,19 @@ async fn a_resend_keeps_the_number_and_the_lane_that_gave_it() {
         answer.response(200).unwrap()["content"][0]["resendStatus"],
         "Resend request initiated"
     );
-    for request in stage.arrived("w", 2).await {
+    stage.arrived("w", 2).await;
+    // Its order is another one now; the number is still the old lane's.
+    let config = json!({"url": stage.receiver.url("w"), "ordering": "perKey"});
+    let body = json!({"events": [102], "config": config});
+    let place = format!("/api/v1/Webhooks/{webhook}");
+    manager.json("PUT", &place, &body).await.unwrap().response(200).unwrap();
+    until(&manager, webhook, &id, "Delivered").await;
+    manager.json("POST", &path, &resend).await.unwrap().response(200).unwrap();
+    for request in stage.arrived("w", 3).await {
         let sequence = text(&request, "x-eds-sequence");
         assert!(sequence.starts_with("standard.1; v1="), "{sequence}");
     }
+    let read = json!({"notificationIds": [id]});
+    let answer = manager.json("PUT", &format!("{place}/notifications"), &read).await.unwrap();
+    assert_eq!(answer.response(200).unwrap()["content"][0]["sequence"], "standard.1");
 }
