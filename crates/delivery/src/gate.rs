@@ -16,13 +16,11 @@ use crate::{
 
 /// A webhook that has not accepted anything yet may have so many in flight.
 const UNPROVEN: usize = 2;
-/// In a crowded process one webhook may have so many in flight.
-pub(crate) const CROWDED: usize = 8;
 /// A webhook with requests in flight that answers none of them for so long, and four
 /// times what it takes at best, is silent.
 const SILENCE: Duration = Duration::from_secs(1);
-/// When one asks again that found the process crowded or the suspects' pool full.
-pub(crate) const POOL_IS_FULL: Duration = Duration::from_millis(200);
+/// When one asks again that found no place among those that it shares with others.
+const POOL_IS_FULL: Duration = Duration::from_millis(200);
 
 /// How many times of 410 are kept at most, whatever the settings say.
 const GONE_KEPT: usize = 16;
@@ -80,7 +78,8 @@ pub enum Asks {
     New,
 }
 
-/// What the process has left, over all webhooks.
+/// What a webhook finds left of the places that it shares: those of the process, of its
+/// tenant and of its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// Places that any lane may take.
@@ -89,8 +88,9 @@ pub struct Room {
     pub urgent: usize,
     /// Places that suspects may take.
     pub suspect: usize,
-    /// Three quarters of all places are taken.
-    pub is_crowded: bool,
+    /// How many requests one webhook may have in flight: the fewer places are left, the
+    /// less.
+    pub each: usize,
 }
 
 /// One question to a gate.
@@ -271,7 +271,9 @@ impl Gate {
         if process_full || self.in_flight[index(lane)] >= self.share(lane, now) {
             return Verdict::Full;
         }
-        let is_greedy = room.is_crowded && self.in_flight() >= CROWDED;
+        // One request is kept for the urgent lane, beside any share.
+        let is_kept = lane == Lane::Urgent && self.in_flight[index(lane)] == 0;
+        let is_greedy = !is_kept && self.in_flight() >= room.each;
         if is_greedy || (self.is_suspect() && room.suspect == 0) {
             return Verdict::WaitUntil(now + POOL_IS_FULL);
         }
@@ -458,11 +460,6 @@ impl Gate {
         self.breaker.is_open()
     }
 
-    /// Attempts of a lane in flight.
-    pub(crate) fn in_flight_in(&self, lane: Lane) -> usize {
-        self.in_flight[index(lane)]
-    }
-
     pub fn in_flight(&self) -> usize {
         self.in_flight.iter().sum()
     }
@@ -510,7 +507,7 @@ mod tests {
 
     use super::*;
 
-    const ROOM: Room = Room { any: 100, urgent: 10, suspect: 100, is_crowded: false };
+    const ROOM: Room = Room { any: 100, urgent: 10, suspect: 100, each: usize::MAX };
 
     fn ask(lane: Lane, asks: Asks, open: usize, now: Timestamp) -> Ask {
         Ask { lane, asks, is_due: true, open, room: ROOM, now }
@@ -582,19 +579,23 @@ mod tests {
     }
 
     #[test]
-    fn suspects_have_a_quarter_and_a_crowded_process_gives_each_its_share() {
+    fn suspects_have_places_of_their_own_and_a_crowd_gives_each_its_share() {
         let unproven = Gate::new(Standing::Active, &rules(64));
         let full = Room { suspect: 0, ..ROOM };
         let new = Ask { room: full, ..ask(Lane::Standard, Asks::New, 0, at(9)) };
         assert!(matches!(unproven.may_start(&new), Verdict::WaitUntil(_)));
         let mut gate = proven(&rules(64));
-        let crowded = Room { is_crowded: true, ..full };
+        let crowded = Room { each: 3, ..full };
         let new = Ask { room: crowded, ..new };
-        for _ in 0..CROWDED {
+        for _ in 0..3 {
             assert_eq!(gate.may_start(&new), Verdict::Go);
             gate.started(Lane::Standard, at(9));
         }
         assert!(matches!(gate.may_start(&new), Verdict::WaitUntil(_)));
+        let urgent = Ask { lane: Lane::Urgent, ..new };
+        assert_eq!(gate.may_start(&urgent), Verdict::Go, "one is kept for it");
+        gate.started(Lane::Urgent, at(9));
+        assert!(matches!(gate.may_start(&urgent), Verdict::WaitUntil(_)));
     }
 
     #[test]

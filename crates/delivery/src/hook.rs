@@ -157,8 +157,8 @@ impl<B: Clone> Hook<B> {
         let before = std::mem::replace(&mut self.rules, rules);
         if before.shares != self.rules.shares {
             let attempts = self.gate.in_flight();
-            process.leave_crowds(before.shares, attempts);
-            process.join_crowds(self.rules.shares, attempts);
+            process.leave_crowds(before.shares, attempts, self.suspects);
+            process.join_crowds(self.rules.shares, attempts, self.suspects);
         }
         if before.ordering != Ordering::Strict && self.rules.ordering == Ordering::Strict {
             self.begin_drain();
@@ -262,7 +262,7 @@ impl<B: Clone> Hook<B> {
     /// Brings what counts among the suspects of the process up to date.
     fn count_suspects(&mut self, process: &mut Process) {
         let now = if self.gate.is_suspect() { self.gate.in_flight() } else { 0 };
-        process.suspects = (process.suspects + now).saturating_sub(self.suspects);
+        process.count_suspects(self.rules.shares, self.suspects, now);
         self.suspects = now;
     }
 

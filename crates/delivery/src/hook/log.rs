@@ -217,7 +217,7 @@ impl<B: Clone> Hook<B> {
         self.facts.clear();
         process.remembered = process.remembered.saturating_sub(self.remembered.len());
         self.remembered.clear();
-        process.suspects = process.suspects.saturating_sub(self.suspects);
+        process.count_suspects(self.rules.shares, self.suspects, 0);
         self.suspects = 0;
     }
 }

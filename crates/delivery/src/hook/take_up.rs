@@ -7,7 +7,6 @@ use super::{Attempt, BOTH, Hook, Reading, Step, index};
 use crate::{
     Arrived, Ask, Asks, At, Entry, Fact, FactKind, Process, Standing, Totals, Verdict,
     entry::{Open, Phase},
-    gate::POOL_IS_FULL,
     partition::Ahead,
 };
 
@@ -265,14 +264,7 @@ impl<B: Clone> Hook<B> {
         if is_strict && (self.gate.in_flight() > 0 || (lane == Lane::Standard && self.drains())) {
             return false;
         }
-        // One request is kept for the urgent lane.
-        let is_kept = lane == Lane::Urgent && self.gate.in_flight_in(lane) == 0;
-        if !is_kept && !process.has_share(self.rules.shares, self.gate.in_flight()) {
-            let wake = now + POOL_IS_FULL;
-            self.wake = Some(self.wake.map_or(wake, |before| before.min(wake)));
-            return false;
-        }
-        let (open, room) = (self.tried(), process.room());
+        let (open, room) = (self.tried(), process.room_of(self.rules.shares));
         match self.gate.may_start(&Ask { lane, asks, is_due, open, room, now }) {
             Verdict::Go => true,
             Verdict::WaitUntil(wake) => {

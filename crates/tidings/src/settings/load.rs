@@ -208,7 +208,7 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
             file.delivery.tenant_in_flight,
             1000,
         )?,
-        host_in_flight: positive("delivery.host_in_flight", file.delivery.host_in_flight, 500)?,
+        host_in_flight: positive("delivery.host_in_flight", file.delivery.host_in_flight, 1500)?,
         gone_count: gone_count(file)?,
         gone_gap: duration(
             "delivery.gone_gap",
