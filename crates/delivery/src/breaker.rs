@@ -4,10 +4,11 @@
 //! success: one that nobody takes does not make its webhook broken, however often it
 //! is tried. Open, it lets one request through at a time. Its open notifications
 //! keep to their ladders while they are few, because the ladder itself spaces them;
-//! beside that a probe may start once a gap has passed since the last failure. The
-//! gap is as long as the webhook has been failing, within limits, so it doubles with
-//! each probe. The first success closes it, and concurrency grows again step by
-//! step: 1, 2, 4, 8.
+//! beside that a probe, mostly a new notification, may start once a gap has passed
+//! since the last probe; what the ladders do meanwhile does not put it off. The gap
+//! is as long as the webhook has been failing, within limits, so it doubles with each
+//! probe. The first success closes it, and concurrency grows again step by step: 1,
+//! 2, 4, 8.
 
 use std::time::Duration;
 
@@ -80,18 +81,19 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Nothing over a second, for development (contract §1).
+    /// Nothing over a second, for development (contract §1): fifty notifications to a
+    /// dead endpoint end within about ten seconds on the ladder `fast`.
     pub fn quick() -> Self {
         Self {
-            first_gap: Duration::from_millis(250),
-            longest_gap: Duration::from_secs(1),
+            first_gap: Duration::from_millis(100),
+            longest_gap: Duration::from_millis(200),
             step: Duration::from_millis(500),
         }
     }
 }
 
 impl Pace {
-    /// The gap after a failure of a webhook that has been failing for so long.
+    /// The gap after a probe of a webhook that has been failing for so long.
     fn gap(&self, failing_for: Duration) -> Duration {
         failing_for.max(self.first_gap).min(self.longest_gap)
     }
@@ -104,6 +106,8 @@ pub(crate) struct Breaker {
     failing_since: Option<Timestamp>,
     /// When the next probe may start, while it is open.
     probe_at: Timestamp,
+    /// The request in flight is a probe.
+    is_probing: bool,
     /// When it closed after it had been open; slow start runs from there.
     recovers_since: Option<Timestamp>,
 }
@@ -140,13 +144,37 @@ impl Breaker {
         self.probe_at = now + pace.gap(now.since(failing_since.unwrap_or(now)));
     }
 
+    /// A request starts; see [`Breaker::wait_until`].
+    pub(crate) fn started(&mut self, is_due: bool, open: usize, now: Timestamp, pace: &Pace) {
+        self.is_probing = self.is_open() && !is_by_ladder(is_due, open);
+        if self.is_probing {
+            self.put_off(now, pace);
+        }
+    }
+
+    /// Something new was taken up that is tried by its ladder from the first attempt on.
+    pub(crate) fn took_up(&mut self, now: Timestamp, pace: &Pace) {
+        if self.is_open() {
+            self.put_off(now, pace);
+        }
+    }
+
+    /// The next probe waits a gap.
+    fn put_off(&mut self, now: Timestamp, pace: &Pace) {
+        self.probe_at = now + pace.gap(now.since(self.failing_since.unwrap_or(now)));
+    }
+
     /// An attempt of `id` failed.
     pub(crate) fn failed(&mut self, id: NotificationId, now: Timestamp, pace: &Pace) {
+        let was_open = self.is_open();
         self.failed.add(id);
-        let since = *self.failing_since.get_or_insert(now);
+        self.failing_since.get_or_insert(now);
         if self.is_open() {
             self.recovers_since = None;
-            self.probe_at = now + pace.gap(now.since(since));
+            // A probe without an answer for long is no reason to probe at once again.
+            if !was_open || std::mem::take(&mut self.is_probing) {
+                self.put_off(now, pace);
+            }
         }
     }
 
@@ -194,7 +222,7 @@ impl Breaker {
         open: usize,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        let by_ladder = is_due && open <= FEW;
+        let by_ladder = is_by_ladder(is_due, open);
         (self.is_open() && !by_ladder && self.probe_at > now).then_some(self.probe_at)
     }
 
@@ -212,6 +240,11 @@ impl Breaker {
     pub(crate) fn early_probe(&self, open: usize) -> Option<Timestamp> {
         self.probe_at().filter(|_| open >= FEW)
     }
+}
+
+/// Whether one that asks may go by its ladder: while few are open.
+fn is_by_ladder(is_due: bool, open: usize) -> bool {
+    is_due && open <= FEW
 }
 
 #[cfg(test)]
@@ -244,6 +277,7 @@ mod tests {
         let mut now = at(0);
         for _ in 0..11 {
             now = breaker.probe_at().unwrap();
+            breaker.started(false, 8, now, &pace);
             breaker.failed(id(9), now, &pace);
             gaps.push(breaker.probe_at.since(now).as_secs());
         }
@@ -259,11 +293,20 @@ mod tests {
     }
 
     #[test]
-    fn many_failures_at_once_are_one_failure_to_the_gap() {
+    fn only_probes_put_the_next_probe_off() {
         let pace = Pace::default();
         let mut breaker = broken(&pace);
         (8..64).for_each(|n| breaker.failed(id(n), at(20), &pace));
-        assert_eq!(breaker.probe_at, at(1020));
+        assert_eq!(breaker.probe_at, at(1000), "what was in flight when it opened");
+        breaker.started(true, 8, at(900), &pace);
+        breaker.failed(id(0), at(950), &pace);
+        assert_eq!(breaker.probe_at, at(1000), "a step of a ladder");
+        breaker.started(false, 8, at(1000), &pace);
+        assert_eq!(breaker.probe_at, at(2000), "a probe, from its start on...");
+        breaker.failed(id(8), at(16_000), &pace);
+        assert_eq!(breaker.probe_at, at(32_000), "...and after an end that took long");
+        breaker.took_up(at(32_000), &pace);
+        assert_eq!(breaker.probe_at, at(64_000), "one that will be tried by its ladder");
     }
 
     #[test]
@@ -290,6 +333,7 @@ mod tests {
     fn in_development_nothing_takes_over_a_second() {
         let pace = Pace::quick();
         let mut breaker = broken(&pace);
+        breaker.started(false, 8, at(900_000), &pace);
         breaker.failed(id(0), at(900_000), &pace);
         assert!(breaker.probe_at.since(at(900_000)) <= Duration::from_secs(1));
         assert!(pace.step <= Duration::from_secs(1));

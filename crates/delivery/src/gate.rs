@@ -100,7 +100,7 @@ pub struct Ask {
     pub asks: Asks,
     /// Of an open one: whether it is due by its ladder.
     pub is_due: bool,
-    /// How many open notifications the webhook has.
+    /// How many open notifications it stands beside.
     pub open: usize,
     pub room: Room,
     pub now: Timestamp,
@@ -370,11 +370,18 @@ impl Gate {
         }
     }
 
-    /// An attempt (or the reading of its body) takes a place.
-    pub fn started(&mut self, lane: Lane, now: Timestamp) {
+    /// An attempt (or the reading of its body) that may start takes a place.
+    pub fn started(&mut self, ask: &Ask) {
+        let Ask { lane, is_due, open, now, .. } = *ask;
         self.rate.take(now);
         self.in_flight[index(lane)] += 1;
         self.quiet_since.get_or_insert(now);
+        self.breaker.started(is_due, open, now, &self.pace);
+    }
+
+    /// Something new was taken up that asks as an open one from its first attempt on.
+    pub fn took_up(&mut self, now: Timestamp) {
+        self.breaker.took_up(now, &self.pace);
     }
 
     /// An attempt gives its place back.
@@ -513,6 +520,10 @@ mod tests {
         Ask { lane, asks, is_due: true, open, room: ROOM, now }
     }
 
+    fn start(gate: &mut Gate, lane: Lane, now: Timestamp) {
+        gate.started(&ask(lane, Asks::New, 0, now));
+    }
+
     fn id(n: u8) -> NotificationId {
         NotificationId::from_bytes([n; 16])
     }
@@ -537,10 +548,10 @@ mod tests {
             let mut gate = proven(&rules(max));
             gate.set_urgent(true);
             while gate.may_start(&ask(Lane::Standard, Asks::New, 0, at(9))) == Verdict::Go {
-                gate.started(Lane::Standard, at(9));
+                start(&mut gate, Lane::Standard, at(9));
             }
             assert_eq!(gate.may_start(&ask(Lane::Urgent, Asks::New, 0, at(9))), Verdict::Go);
-            gate.started(Lane::Urgent, at(9));
+            start(&mut gate, Lane::Urgent, at(9));
             assert_eq!(gate.may_start(&ask(Lane::Urgent, Asks::New, 0, at(9))), Verdict::Full);
             assert!(gate.in_flight() <= max.max(2));
         }
@@ -570,7 +581,7 @@ mod tests {
         }
         assert_eq!(gate.may_start(&ask(Lane::Standard, Asks::New, 9, at(9))), Verdict::Failing);
         assert_eq!(gate.may_start(&ask(Lane::Standard, Asks::Open, 9, at(9))), Verdict::Go);
-        gate.started(Lane::Standard, at(9));
+        start(&mut gate, Lane::Standard, at(9));
         assert_eq!(gate.may_start(&ask(Lane::Urgent, Asks::Open, 9, at(9))), Verdict::Full);
         gate.finished(Lane::Standard);
         assert_eq!(gate.may_start(&ask(Lane::Standard, Asks::New, 9, at(10))), Verdict::Go);
@@ -589,12 +600,12 @@ mod tests {
         let new = Ask { room: crowded, ..new };
         for _ in 0..3 {
             assert_eq!(gate.may_start(&new), Verdict::Go);
-            gate.started(Lane::Standard, at(9));
+            start(&mut gate, Lane::Standard, at(9));
         }
         assert!(matches!(gate.may_start(&new), Verdict::WaitUntil(_)));
         let urgent = Ask { lane: Lane::Urgent, ..new };
         assert_eq!(gate.may_start(&urgent), Verdict::Go, "one is kept for it");
-        gate.started(Lane::Urgent, at(9));
+        start(&mut gate, Lane::Urgent, at(9));
         assert!(matches!(gate.may_start(&urgent), Verdict::WaitUntil(_)));
     }
 
@@ -668,8 +679,8 @@ mod tests {
         gate.set_urgent(true);
         let new = |gate: &Gate, lane, now| gate.may_start(&ask(lane, Asks::New, 0, now));
         for second in [10, 11] {
-            gate.started(Lane::Standard, at(second));
-            gate.started(Lane::Standard, at(second));
+            start(&mut gate, Lane::Standard, at(second));
+            start(&mut gate, Lane::Standard, at(second));
             assert_eq!(gate.silent_at(), Some(at(second) + SILENCE));
             gate.ended(&report(AttemptCode::Delivered, 10), at(second + 1));
             assert!(!gate.listen(at(second + 1)), "it answers");
@@ -677,17 +688,17 @@ mod tests {
             gate.finished(Lane::Standard);
             assert_eq!(gate.silent_at(), None, "nothing is asked");
         }
-        gate.started(Lane::Standard, at(20));
+        start(&mut gate, Lane::Standard, at(20));
         assert_eq!(new(&gate, Lane::Standard, at(21)), Verdict::Go);
         assert!(gate.listen(at(21)) && !gate.listen(at(21)), "news once");
         assert!(gate.is_suspect());
         assert_eq!(gate.condition(), Condition::Silent);
         assert_eq!(new(&gate, Lane::Standard, at(21)), Verdict::Go, "others may answer");
-        gate.started(Lane::Standard, at(21));
+        start(&mut gate, Lane::Standard, at(21));
         assert_eq!(new(&gate, Lane::Standard, at(21)), Verdict::Full);
         // Its lane is kept for the urgent one all the same.
         assert_eq!(new(&gate, Lane::Urgent, at(21)), Verdict::Go);
-        gate.started(Lane::Urgent, at(21));
+        start(&mut gate, Lane::Urgent, at(21));
         assert_eq!(new(&gate, Lane::Urgent, at(21)), Verdict::Full);
         gate.ended(&report(AttemptCode::Timeout, 15_000), at(35));
         gate.finished(Lane::Standard);
@@ -701,11 +712,11 @@ mod tests {
     fn what_an_endpoint_takes_at_best_is_no_silence() {
         let mut gate = proven(&rules(64));
         for _ in 0..16 {
-            gate.started(Lane::Standard, at(10));
+            start(&mut gate, Lane::Standard, at(10));
             gate.ended(&report(AttemptCode::Delivered, 2000), at(12));
             gate.finished(Lane::Standard);
         }
-        gate.started(Lane::Standard, at(20));
+        start(&mut gate, Lane::Standard, at(20));
         assert!(!gate.listen(at(28)));
         assert!(gate.listen(at(29)));
     }

@@ -77,9 +77,10 @@ impl<B: Clone> Hook<B> {
         let open = self.tried();
         let has_room = self.order.has_room(open, process.limits.max_open)
             && (self.rules.ordering != Ordering::Strict || self.order.has_strict_room());
-        if !has_room || !self.gate.takes_up(self.tried(), now) {
+        if !has_room || !self.gate.takes_up(self.beside(entry.at.partition), now) {
             return Head::Waits;
         }
+        self.gate.took_up(now);
         if open >= process.limits.max_open {
             self.end_oldest(lane, now, process);
         }

@@ -25,7 +25,15 @@ impl<B: Clone> Hook<B> {
         let Some(lane) = self.lane(partition) else { return Reading::Stop };
         match self.gate.standing() {
             Standing::Inactive | Standing::Paused => return Reading::Stop,
-            Standing::Active if !self.gate.takes_up(self.tried(), now) => return Reading::Stop,
+            Standing::Active if !self.gate.takes_up(self.beside(partition), now) => {
+                // What is urgent is at hand when the next probe may start.
+                let fits = process.ahead_bytes < process.limits.ahead_bytes_in_process / 2;
+                return match Lane::from_partition(partition) {
+                    Lane::Urgent if fits && lane.ahead.is_empty() => Reading::Go,
+                    Lane::Urgent if fits => Reading::Hold,
+                    Lane::Urgent | Lane::Standard => Reading::Stop,
+                };
+            }
             Standing::Active | Standing::Suspended | Standing::Deleted => {}
         }
         let limits = &process.limits;
@@ -116,7 +124,8 @@ impl<B: Clone> Hook<B> {
                 Standing::Active | Standing::Inactive | Standing::Paused => false,
                 Standing::Suspended | Standing::Deleted => true,
             };
-            let early = self.gate.is_broken() && self.gate.probes_early(self.tried(), now);
+            let beside = self.beside(lane.partition());
+            let early = self.gate.is_broken() && self.gate.probes_early(beside, now);
             let first = state.waiting.first().filter(|(due, _)| ends_all || early || *due <= now);
             if let Some(&(_, offset)) = first {
                 let at = At { partition: lane.partition(), offset };
@@ -162,9 +171,9 @@ impl<B: Clone> Hook<B> {
         }
         let lane = entry.lane;
         let is_due = entry.totals.due <= now;
-        if !self.may_start(lane, Asks::Open, is_due, now, process) {
+        let Some(ask) = self.may_start(at, lane, Asks::Open, is_due, now, process) else {
             return Some(Step::Idle);
-        }
+        };
         let state = self.lane_mut(at.partition)?;
         state.stop_waiting(at.offset);
         let open = state.open.get_mut(&at.offset)?;
@@ -180,7 +189,7 @@ impl<B: Clone> Hook<B> {
                 Step::Load(at)
             }
         };
-        self.gate.started(lane, now);
+        self.gate.started(&ask);
         process.take(lane, self.rules.shares);
         self.count_suspects(process);
         Some(step)
@@ -234,15 +243,14 @@ impl<B: Clone> Hook<B> {
         if entry.queue.is_some() {
             return self.take_up_in_order(lane, entry, now, process);
         }
-        if !self.may_start(entry.lane, Asks::New, false, now, process) {
-            return Head::Waits;
-        }
+        let asked = self.may_start(entry.at, entry.lane, Asks::New, false, now, process);
+        let Some(ask) = asked else { return Head::Waits };
         if open_now >= process.limits.max_open {
             self.end_oldest(lane, now, process);
         }
         let Some(body) = self.take_up(lane, entry, process) else { return Head::Passed };
         self.open_ids.insert(entry.notification, entry.at);
-        self.gate.started(entry.lane, now);
+        self.gate.started(&ask);
         process.take(entry.lane, self.rules.shares);
         self.count_suspects(process);
         let open = self.lane_mut(entry.at.partition).and_then(|s| s.open.get_mut(&entry.at.offset));
@@ -251,27 +259,42 @@ impl<B: Clone> Hook<B> {
         Head::Start(begin(open, body, now))
     }
 
-    /// Asks the gate, and notes when it wants to be asked again.
+    /// Beside how many open notifications something new of a partition is taken up. Many
+    /// that are not urgent do not keep an urgent one waiting.
+    pub(super) fn beside(&self, partition: Partition) -> usize {
+        match Lane::from_partition(partition) {
+            Lane::Standard => self.tried(),
+            Lane::Urgent => self.lane(partition).map_or(0, |urgent| urgent.open.len()),
+        }
+    }
+
+    /// Asks the gate, and notes when it wants to be asked again. Gives what it said yes
+    /// to.
     fn may_start(
         &mut self,
+        at: At,
         lane: Lane,
         asks: Asks,
         is_due: bool,
         now: Timestamp,
         process: &Process,
-    ) -> bool {
+    ) -> Option<Ask> {
         let is_strict = self.rules.ordering == Ordering::Strict;
         if is_strict && (self.gate.in_flight() > 0 || (lane == Lane::Standard && self.drains())) {
-            return false;
+            return None;
         }
-        let (open, room) = (self.tried(), process.room_of(self.rules.shares));
-        match self.gate.may_start(&Ask { lane, asks, is_due, open, room, now }) {
-            Verdict::Go => true,
+        let open = match asks {
+            Asks::Open => self.tried(),
+            Asks::New => self.beside(at.partition),
+        };
+        let ask = Ask { lane, asks, is_due, open, room: process.room_of(self.rules.shares), now };
+        match self.gate.may_start(&ask) {
+            Verdict::Go => Some(ask),
             Verdict::WaitUntil(wake) => {
                 self.wake = Some(self.wake.map_or(wake, |before| before.min(wake)));
-                false
+                None
             }
-            Verdict::Full | Verdict::Failing | Verdict::NotActive => false,
+            Verdict::Full | Verdict::Failing | Verdict::NotActive => None,
         }
     }
 

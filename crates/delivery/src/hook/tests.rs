@@ -460,3 +460,95 @@ fn a_webhook_that_was_activated_while_nobody_owned_it_starts_anew() {
     assert_eq!(hook.failing().0, None, "its next failure does not suspend it again");
     assert_eq!(hook.cut(0, Sabotage::None).unwrap().0.alarm, Alarm::default());
 }
+
+/// How an endpoint that always answers 500 after a millisecond fares: when each of `count`
+/// notifications ended, in milliseconds, while `may_go_on` says so.
+fn refuse_all(
+    ladder: Ladder,
+    pace: crate::Pace,
+    count: u8,
+    may_go_on: impl Fn(&Hook<u32>, i64) -> bool,
+) -> Vec<i64> {
+    let rules = Rules::plain(64, Arc::new(ladder));
+    let mut hook: Hook<u32> = Hook::new(WebhookId::from_bytes([1; 16]), Standing::Active, rules);
+    hook.add_partition(0, 0);
+    let mut process = Process::new(Limits { pace, ..Limits::default() });
+    for n in 0..count {
+        hook.arrived(0, arrived(u64::from(n), n, 0), &mut process);
+    }
+    let (mut ends, mut time) = (Vec::new(), 0);
+    while ends.len() < usize::from(count) && may_go_on(&hook, time) {
+        let mut flying = Vec::new();
+        loop {
+            match hook.next(now(time), &mut process) {
+                Step::Attempt(attempt) => flying.push(attempt.at),
+                Step::Load(place) => {
+                    let record = arrived(place.offset, u8::try_from(place.offset).unwrap(), 0);
+                    hook.loaded(place, Some(record), now(time), &mut process);
+                    flying.push(place);
+                }
+                Step::Idle => break,
+            }
+        }
+        assert!(!hook.gate.is_broken() || flying.len() <= 1, "one probe at a time");
+        let is_idle = flying.is_empty();
+        time += 1;
+        for place in flying {
+            hook.finished(place, &report(500), now(time), 0, &mut process);
+        }
+        let kinds = acknowledge(&mut hook, &mut process, time);
+        ends.extend(kinds.iter().filter(|kind| kind.is_end()).map(|_| time));
+        if is_idle && let Some(due) = hook.next_due(now(time)) {
+            time = time.max(due.as_millis() - now(0).as_millis());
+        }
+    }
+    ends
+}
+
+#[test]
+fn in_development_fifty_notifications_to_a_dead_endpoint_end_within_seconds() {
+    let ends = refuse_all(Ladder::fast(), crate::Pace::quick(), 50, |_, time| time < 60_000);
+    assert_eq!(ends.len(), 50);
+    let last = ends.last().unwrap();
+    assert!(*last <= 15_000, "the last one ended after {last} ms");
+}
+
+#[test]
+fn retries_by_the_ladder_do_not_put_off_the_next_new_one() {
+    // A ladder that tries something every second: the next gap ends all the same.
+    let ladder = Ladder::new(vec![Duration::from_secs(1); 60]).unwrap();
+    let pace = crate::Pace::default();
+    let most = std::cell::Cell::new(0);
+    refuse_all(ladder, pace, 20, |hook, time| {
+        most.set(hook.open().max(most.get()));
+        time < 40_000
+    });
+    assert!((13..=15).contains(&most.get()), "8, and one after 1, 2, 4, 8, 16, 32 s: {most:?}");
+}
+
+#[test]
+fn an_urgent_one_is_read_and_tried_first_also_at_a_dead_endpoint_with_many_open() {
+    let ladder = Ladder::standard();
+    let rules = Rules::plain(64, Arc::new(ladder));
+    let mut hook: Hook<u32> = Hook::new(WebhookId::from_bytes([1; 16]), Standing::Active, rules);
+    hook.add_partition(0, 0);
+    hook.add_partition(1, 0);
+    let mut process = Process::new(Limits { pace: crate::Pace::quick(), ..Limits::default() });
+    for n in 0..100 {
+        hook.arrived(0, arrived(u64::from(n), n, 0), &mut process);
+    }
+    let mut time = 0;
+    while hook.open() < 64 {
+        while let Step::Attempt(attempt) = hook.next(now(time), &mut process) {
+            hook.finished(attempt.at, &report(500), now(time), 0, &mut process);
+            acknowledge(&mut hook, &mut process, time);
+        }
+        time += 50;
+    }
+    assert_eq!(hook.reading(0, now(time), &process), Reading::Stop);
+    assert_eq!(hook.reading(1, now(time), &process), Reading::Go, "the urgent lane is read");
+    hook.arrived(1, Arrived { lane: Lane::Urgent, ..arrived(0, 200, 0) }, &mut process);
+    assert_eq!(hook.reading(1, now(time), &process), Reading::Hold, "of it no more than one batch");
+    let probe = attempt(hook.next(now(time + 2000), &mut process));
+    assert_eq!(probe.at.partition, 1, "the next probe is the urgent one");
+}
