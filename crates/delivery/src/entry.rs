@@ -6,7 +6,7 @@ use tidings_types::{
     AttemptCode, EndReason, Lane, NotificationId, Offset, Partition, RunId, Timestamp,
 };
 
-use crate::Queued;
+use crate::{Queued, adapt::Strain};
 
 /// Where a delivery record stands in its webhook's topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,13 +133,15 @@ impl Report {
         matches!(self.attempt.code, AttemptCode::Timeout | AttemptCode::ConnectTimeout)
     }
 
-    /// Whether it says that the endpoint cannot take as much, and not only that it
-    /// refuses what it was sent.
-    pub fn is_overloaded(&self) -> bool {
+    /// What it says of how much the endpoint takes at a time.
+    pub(crate) fn strain(&self) -> Strain {
         match self.attempt.http_status {
-            408 | 425 | 429 => true,
-            400..=499 => false,
-            _ => !self.is_delivered(),
+            408 | 425 | 429 | 503 => Strain::TooMuch,
+            // It refuses what it was sent.
+            400..=499 => Strain::None,
+            _ if self.is_delivered() => Strain::None,
+            _ if self.is_silence() => Strain::TooMuch,
+            _ => Strain::Failed,
         }
     }
 }

@@ -397,7 +397,7 @@ impl Gate {
     /// An attempt ended. Comes before [`Gate::finished`].
     pub fn ended(&mut self, report: &Report, now: Timestamp) {
         let took = report.attempt.duration;
-        self.adaptive.ended(report.is_overloaded(), took, self.max_in_flight);
+        self.adaptive.ended(report.strain(), took, self.max_in_flight);
         if !report.is_silence() {
             (self.quiet_since, self.is_silent) = (Some(now), false);
         }
