@@ -69,6 +69,11 @@ impl Adaptive {
         self.limit
     }
 
+    #[cfg(test)]
+    pub(crate) fn limit_to(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// What answers take at best, once enough of them have come.
     pub(crate) fn best(&self) -> Option<Duration> {
         self.best

@@ -268,7 +268,7 @@ impl Gate {
             Lane::Standard => room.any == 0,
             Lane::Urgent => room.any + room.urgent == 0,
         };
-        if process_full || self.in_flight[index(lane)] >= self.share(lane, now) {
+        if process_full || !self.has_place(lane, now) {
             return Verdict::Full;
         }
         // One request is kept for the urgent lane, beside any share.
@@ -359,14 +359,18 @@ impl Gate {
         self.standing == Standing::Active && self.breaker.takes_up(open, now)
     }
 
-    /// How many attempts of a lane may be in flight now. One place is kept for the
-    /// urgent lane if there is one, also where the webhook allows a single request.
-    fn share(&self, lane: Lane, now: Timestamp) -> usize {
-        let limit = self.limit(now);
+    /// Whether a lane has a place left, never more than the webhook allows. One of them is
+    /// kept for the urgent lane, if there is one; where the webhook allows a single request
+    /// the urgent lane has the first turn instead.
+    fn has_place(&self, lane: Lane, now: Timestamp) -> bool {
+        let (limit, all, own) = (self.limit(now), self.in_flight(), self.in_flight[index(lane)]);
         match lane {
-            Lane::Standard if self.has_urgent => limit.saturating_sub(1).max(1),
-            Lane::Standard => limit,
-            Lane::Urgent => limit.saturating_sub(self.in_flight[index(Lane::Standard)]).max(1),
+            Lane::Standard => {
+                let kept = usize::from(self.has_urgent && limit > 1);
+                all < limit && own < limit - kept
+            }
+            // Its place is there also where less is sent than the webhook allows.
+            Lane::Urgent => all < limit || (own == 0 && all < self.max_in_flight),
         }
     }
 
@@ -543,18 +547,39 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_kept_for_the_urgent_lane() {
+    fn a_place_is_kept_for_the_urgent_lane_inside_what_the_webhook_allows() {
+        let may = |gate: &Gate, lane| gate.may_start(&ask(lane, Asks::New, 0, at(9)));
         for max in [1, 2, 5] {
             let mut gate = proven(&rules(max));
             gate.set_urgent(true);
-            while gate.may_start(&ask(Lane::Standard, Asks::New, 0, at(9))) == Verdict::Go {
+            while may(&gate, Lane::Standard) == Verdict::Go {
                 start(&mut gate, Lane::Standard, at(9));
             }
-            assert_eq!(gate.may_start(&ask(Lane::Urgent, Asks::New, 0, at(9))), Verdict::Go);
-            start(&mut gate, Lane::Urgent, at(9));
-            assert_eq!(gate.may_start(&ask(Lane::Urgent, Asks::New, 0, at(9))), Verdict::Full);
-            assert!(gate.in_flight() <= max.max(2));
+            assert_eq!(gate.in_flight(), if max == 1 { 1 } else { max - 1 });
+            while may(&gate, Lane::Urgent) == Verdict::Go {
+                start(&mut gate, Lane::Urgent, at(9));
+            }
+            assert_eq!(gate.in_flight(), max);
+            while gate.in_flight[index(Lane::Standard)] > 0 {
+                gate.finished(Lane::Standard);
+                assert_eq!(may(&gate, Lane::Urgent), Verdict::Go);
+                start(&mut gate, Lane::Urgent, at(9));
+            }
+            assert_eq!(may(&gate, Lane::Standard), Verdict::Full, "urgent ones have all of them");
+            assert_eq!(gate.in_flight(), max);
         }
+    }
+
+    #[test]
+    fn the_urgent_lanes_place_is_there_also_while_less_is_sent_than_the_webhook_allows() {
+        let mut gate = proven(&rules(64));
+        gate.set_urgent(true);
+        gate.adaptive.limit_to(1);
+        start(&mut gate, Lane::Standard, at(9));
+        assert_eq!(gate.may_start(&ask(Lane::Standard, Asks::New, 0, at(9))), Verdict::Full);
+        assert_eq!(gate.may_start(&ask(Lane::Urgent, Asks::New, 0, at(9))), Verdict::Go);
+        start(&mut gate, Lane::Urgent, at(9));
+        assert_eq!(gate.may_start(&ask(Lane::Urgent, Asks::New, 0, at(9))), Verdict::Full);
     }
 
     #[test]

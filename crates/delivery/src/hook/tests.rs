@@ -552,3 +552,30 @@ fn an_urgent_one_is_read_and_tried_first_also_at_a_dead_endpoint_with_many_open(
     let probe = attempt(hook.next(now(time + 2000), &mut process));
     assert_eq!(probe.at.partition, 1, "the next probe is the urgent one");
 }
+
+#[test]
+fn with_a_single_request_at_a_time_the_urgent_lane_goes_first() {
+    let rules = Rules::plain(1, Arc::new(Ladder::standard()));
+    let mut hook: Hook<u32> = Hook::new(WebhookId::from_bytes([1; 16]), Standing::Active, rules);
+    hook.add_partition(0, 0);
+    hook.add_partition(1, 0);
+    hook.gate.succeeded(Timestamp::ZERO);
+    let mut process = Process::new(Limits::default());
+    for n in 0..3 {
+        hook.arrived(0, arrived(u64::from(n), n, 0), &mut process);
+    }
+    let first = attempt(hook.next(now(0), &mut process));
+    for n in 0..2 {
+        let urgent = Arrived { lane: Lane::Urgent, ..arrived(u64::from(n), 10 + n, 0) };
+        hook.arrived(1, urgent, &mut process);
+    }
+    let (mut last, mut partitions) = (first.at, Vec::new());
+    for time in 1..5 {
+        assert!(matches!(hook.next(now(time), &mut process), Step::Idle), "one at a time");
+        hook.finished(last, &report(200), now(time), 0, &mut process);
+        acknowledge(&mut hook, &mut process, time);
+        last = attempt(hook.next(now(time), &mut process)).at;
+        partitions.push(last.partition);
+    }
+    assert_eq!(partitions, [1, 1, 0, 0]);
+}
