@@ -195,7 +195,12 @@ impl SlotFold {
                 if seen.is_busy {
                     // What it asked for is not said; the next attempt waits as long.
                     let until = seen.entry.totals.due.min(seen.time + UNKNOWN_PAUSE);
-                    health.paused_until = health.paused_until.max(until);
+                    let [standard, urgent] = &mut health.paused_until;
+                    let lane = match seen.entry.lane {
+                        Lane::Standard => standard,
+                        Lane::Urgent => urgent,
+                    };
+                    *lane = (*lane).max(until);
                 }
                 if seen.gone {
                     health.gone.push(seen.time);

@@ -3,7 +3,7 @@
 //!
 //! The state is the webhook's status, how many attempts are in flight in each
 //! lane, its breaker and what concurrency it takes, since when it only fails, when it
-//! answered 410, its rate limit, and until when it asked for a pause.
+//! answered 410, its rate limit, and until when it asked for a pause of a lane.
 
 use std::time::Duration;
 
@@ -115,8 +115,8 @@ pub struct Health {
     pub gone: Vec<Timestamp>,
     /// What has failed since the last success.
     pub failed: Failed,
-    /// The endpoint asked for no request before then.
-    pub paused_until: Timestamp,
+    /// The endpoint asked for no request of a lane before then: standard, urgent.
+    pub paused_until: [Timestamp; 2],
 }
 
 /// Whether an attempt may start now.
@@ -152,8 +152,8 @@ pub struct Gate {
     /// Whether the webhook has an urgent lane at all.
     has_urgent: bool,
     rate: RateLimit,
-    /// The endpoint asked (`Retry-After`) for no request before then.
-    paused_until: Timestamp,
+    /// The endpoint asked (`Retry-After`) for no request of a lane before then.
+    paused_until: [Timestamp; 2],
     breaker: Breaker,
     pace: Pace,
     adaptive: Adaptive,
@@ -227,7 +227,7 @@ impl Gate {
             in_flight: [0; 2],
             has_urgent: false,
             rate,
-            paused_until: Timestamp::ZERO,
+            paused_until: [Timestamp::ZERO; 2],
             breaker: Breaker::default(),
             pace: Pace::default(),
             adaptive: Adaptive::default(),
@@ -277,8 +277,9 @@ impl Gate {
         if is_greedy || (self.is_suspect() && room.suspect == 0) {
             return Verdict::WaitUntil(now + POOL_IS_FULL);
         }
-        if self.paused_until > now {
-            return Verdict::WaitUntil(self.paused_until);
+        let paused_until = self.paused_until[index(lane)];
+        if paused_until > now {
+            return Verdict::WaitUntil(paused_until);
         }
         self.rate.wait_until(now).map_or(Verdict::Go, Verdict::WaitUntil)
     }
@@ -343,14 +344,15 @@ impl Gate {
         self.max_in_flight.min(self.adaptive.limit()).min(trusted).min(recovering)
     }
 
-    /// The endpoint asks for no request within the next `pause`.
-    pub fn pause(&mut self, now: Timestamp, pause: Duration) {
-        self.paused_until = self.paused_until.max(now + pause);
+    /// The endpoint asks for no request of a lane within the next `pause`.
+    pub fn pause(&mut self, lane: Lane, now: Timestamp, pause: Duration) {
+        let until = &mut self.paused_until[index(lane)];
+        *until = (*until).max(now + pause);
     }
 
-    /// A person asked for a resend: what the endpoint asked for no longer holds.
+    /// What the endpoint asked for no longer holds: it is another one, or repaired.
     pub fn resume(&mut self) {
-        self.paused_until = Timestamp::ZERO;
+        self.paused_until = [Timestamp::ZERO; 2];
     }
 
     /// Whether something new may be taken up, beside `open` ones: not while the next
@@ -505,7 +507,7 @@ impl Gate {
         self.breaker.restore(failed.clone(), *failing_since, now, &self.pace);
         self.gone = gone.iter().copied().take(GONE_KEPT).collect();
         // Whatever another process's clock said.
-        self.paused_until = (*paused_until).min(now + MAX_RETRY_AFTER);
+        self.paused_until = paused_until.map(|until| until.min(now + MAX_RETRY_AFTER));
         self.rate.take_over(now);
         // It was served before, and did not fail.
         self.is_proven = failing_since.is_none();
@@ -641,7 +643,7 @@ mod tests {
         (0..8).for_each(|n| {
             before.failed(id(n), at(9), &SuspendRules::default());
         });
-        before.pause(at(9), Duration::from_secs(90));
+        before.pause(Lane::Standard, at(9), Duration::from_secs(90));
         let mut gate = Gate::new(Standing::Active, &limited);
         gate.restore(&before.health(), at(20));
         assert!(gate.is_broken() && gate.is_suspect());
@@ -747,13 +749,14 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_pauses_the_webhook_until_then_or_until_a_person_asks() {
+    fn retry_after_pauses_the_lane_until_then_or_until_the_endpoint_is_another() {
         let mut gate = proven(&rules(64));
-        gate.pause(at(9), Duration::from_secs(5));
-        let ask = |gate: &Gate, now| gate.may_start(&ask(Lane::Standard, Asks::New, 0, now));
-        assert_eq!(ask(&gate, at(9)), Verdict::WaitUntil(at(14)));
-        assert_eq!(ask(&gate, at(14)), Verdict::Go);
+        gate.pause(Lane::Standard, at(9), Duration::from_secs(5));
+        let ask = |gate: &Gate, lane, now| gate.may_start(&ask(lane, Asks::New, 0, now));
+        assert_eq!(ask(&gate, Lane::Standard, at(9)), Verdict::WaitUntil(at(14)));
+        assert_eq!(ask(&gate, Lane::Urgent, at(9)), Verdict::Go);
+        assert_eq!(ask(&gate, Lane::Standard, at(14)), Verdict::Go);
         gate.resume();
-        assert_eq!(ask(&gate, at(9)), Verdict::Go);
+        assert_eq!(ask(&gate, Lane::Standard, at(9)), Verdict::Go);
     }
 }

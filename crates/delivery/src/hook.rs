@@ -160,6 +160,11 @@ impl<B: Clone> Hook<B> {
             process.leave_crowds(before.shares, attempts, self.suspects);
             process.join_crowds(self.rules.shares, attempts, self.suspects);
         }
+        if before.target != self.rules.target {
+            // The endpoint that asked for a pause is another one.
+            self.gate.resume();
+            self.touch_health();
+        }
         if before.ordering != Ordering::Strict && self.rules.ordering == Ordering::Strict {
             self.begin_drain();
         }

@@ -17,6 +17,8 @@ pub struct Rules {
     pub stuck_key: StuckKey,
     /// Its tenant and its host, hashed: what shares their places. Zero: nobody.
     pub shares: [u64; 2],
+    /// Its URL, hashed.
+    pub target: u64,
 }
 
 impl Rules {
@@ -29,6 +31,7 @@ impl Rules {
             ordering: Ordering::None,
             stuck_key: StuckKey::Wait,
             shares: [0; 2],
+            target: 0,
         }
     }
 }

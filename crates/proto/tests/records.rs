@@ -289,11 +289,20 @@ fn slots(known: &mut Golden) {
                 reason: text("failing"),
             }],
         }),
+        // As written before lanes had pauses of their own.
+        standard_paused_until: 0,
+        urgent_paused_until: 0,
+    };
+    let lanes = v1::Checkpoint {
+        standard_paused_until: 1_767_225_900_000,
+        urgent_paused_until: 1_767_225_800_000,
+        ..checkpoint.clone()
     };
     let mark = v1::Mark { outcomes_next: 99, time: 1_767_225_600_000 };
     let record = |kind| v1::SlotRecord { took: 41, kind: Some(kind) };
     known.check("slot-took-1", &record(v1::slot_record::Kind::TookOver(took())));
     known.check("slot-checkpoint-1", &record(v1::slot_record::Kind::Checkpoint(checkpoint)));
+    known.check("slot-checkpoint-2", &record(v1::slot_record::Kind::Checkpoint(lanes)));
     known.check("slot-mark-1", &record(v1::slot_record::Kind::Mark(mark)));
 }
 

@@ -267,6 +267,7 @@ pub(crate) fn checkpoint_record(slot: Slot, took: Offset, part: &Part) -> NewRec
     let (last_notification, last_run) = share.last.map_or_else(Default::default, |(id, run)| {
         (Bytes::copy_from_slice(id.as_bytes()), Bytes::copy_from_slice(run.as_bytes()))
     });
+    let [standard, urgent] = share.health.paused_until;
     let checkpoint = v1::Checkpoint {
         webhook: Bytes::copy_from_slice(part.webhook.as_bytes()),
         partition: part.partition,
@@ -296,7 +297,10 @@ pub(crate) fn checkpoint_record(slot: Slot, took: Offset, part: &Part) -> NewRec
             .iter()
             .map(|id| Bytes::copy_from_slice(id.as_bytes()))
             .collect(),
-        paused_until: millis(share.health.paused_until),
+        // An earlier release knows one pause of all lanes.
+        paused_until: millis(standard.min(urgent)),
+        standard_paused_until: millis(standard),
+        urgent_paused_until: millis(urgent),
         alarm: (part.partition == 0).then(|| alarm(&share.alarm)),
     };
     slot_record(slot, took, v1::slot_record::Kind::Checkpoint(checkpoint))
@@ -429,7 +433,9 @@ fn part_of(checkpoint: &v1::Checkpoint) -> Option<Part> {
                     .iter()
                     .filter_map(|id| NotificationId::from_slice(id))
                     .collect(),
-                paused_until: Timestamp::from_millis(checkpoint.paused_until),
+                // What an earlier release wrote holds for both lanes.
+                paused_until: [checkpoint.standard_paused_until, checkpoint.urgent_paused_until]
+                    .map(|until| Timestamp::from_millis(until.max(checkpoint.paused_until))),
             },
             last,
             alarm: checkpoint.alarm.as_ref().map(alarm_of).unwrap_or_default(),

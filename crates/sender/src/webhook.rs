@@ -152,6 +152,7 @@ impl Webhook {
             ordering: self.ordering,
             stuck_key: self.stuck_key,
             shares: self.shares(),
+            target: self.target.as_ref().map_or(0, |target| hash("url", target.as_str())),
         }
     }
 }

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use tidings_types::{AttemptCode, EndReason, Timestamp};
+use tidings_types::{AttemptCode, EndReason, Ordering, Timestamp};
 
-use super::Hook;
+use super::{BOTH, Hook};
 use crate::{
     Arrived, At, Attempt, Entry, Fact, FactKind, Process, Report, Standing, Totals, entry::Phase,
 };
@@ -129,7 +129,11 @@ impl<B: Clone> Hook<B> {
             totals.first_failure = now;
         }
         if let Some(asked) = report.retry_after {
-            self.gate.pause(now, asked);
+            // In strict order everything is one lane.
+            let is_strict = self.rules.ordering == Ordering::Strict;
+            for lane in BOTH.into_iter().filter(|lane| is_strict || *lane == entry.lane) {
+                self.gate.pause(lane, now, asked);
+            }
         }
         self.last_failure = Some(report.attempt);
         let gone = report.attempt.http_status == 410;

@@ -579,3 +579,39 @@ fn with_a_single_request_at_a_time_the_urgent_lane_goes_first() {
     }
     assert_eq!(partitions, [1, 1, 0, 0]);
 }
+
+#[test]
+fn a_pause_of_the_standard_lane_holds_a_resend_but_no_urgent_one_until_the_url_is_another() {
+    let (mut hook, mut process) = hook();
+    hook.add_partition(1, 0);
+    hook.arrived(0, arrived(0, 1, 0), &mut process);
+    let first = attempt(hook.next(now(0), &mut process));
+    let busy = Report { retry_after: Some(Duration::from_secs(20)), ..report(503) };
+    hook.finished(first.at, &busy, now(0), 0, &mut process);
+    acknowledge(&mut hook, &mut process, 0);
+    hook.arrived(1, Arrived { lane: Lane::Urgent, ..arrived(0, 2, 0) }, &mut process);
+    let urgent = attempt(hook.next(now(1), &mut process));
+    assert_eq!(urgent.lane, Lane::Urgent);
+    hook.finished(urgent.at, &report(200), now(2), 0, &mut process);
+    hook.arrived(0, arrived(1, 1, 9), &mut process);
+    assert!(matches!(hook.next(now(3), &mut process), Step::Idle), "its endpoint asked to wait");
+    acknowledge(&mut hook, &mut process, 3);
+    let moved = Rules { target: 7, ..hook.rules.clone() };
+    hook.set(Standing::Active, moved, now(4), &mut process);
+    let again = attempt(hook.next(now(4), &mut process));
+    assert_eq!((again.at, again.number), (at(0), 2));
+}
+
+#[test]
+fn in_strict_order_a_pause_is_of_both_lanes() {
+    let (mut hook, mut process) = hook();
+    hook.rules.ordering = Ordering::Strict;
+    hook.add_partition(1, 0);
+    hook.arrived(0, arrived(0, 1, 0), &mut process);
+    assert!(matches!(hook.next(now(0), &mut process), Step::Idle));
+    acknowledge(&mut hook, &mut process, 0);
+    let first = attempt(hook.next(now(0), &mut process));
+    let busy = Report { retry_after: Some(Duration::from_secs(20)), ..report(503) };
+    hook.finished(first.at, &busy, now(0), 0, &mut process);
+    assert_eq!(hook.gate.health().paused_until, [now(20_000); 2]);
+}

@@ -326,12 +326,17 @@ pub struct Checkpoint {
     /// notifications that failed since the last success, at most 8
     #[prost(bytes = "bytes", repeated, tag = "16")]
     pub failed: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    /// the endpoint asked for no request before; 0: it did not
+    /// the endpoint asked for no request of any lane before; 0: it did not
     #[prost(int64, tag = "17")]
     pub paused_until: i64,
     /// in partition 0 only
     #[prost(message, optional, tag = "18")]
     pub alarm: ::core::option::Option<Alarm>,
+    /// the same of one lane; at least as late as 17
+    #[prost(int64, tag = "19")]
+    pub standard_paused_until: i64,
+    #[prost(int64, tag = "20")]
+    pub urgent_paused_until: i64,
 }
 /// What the operator has been, and is to be, told of a webhook. Times of 0: none.
 #[derive(Clone, PartialEq, ::prost::Message)]
