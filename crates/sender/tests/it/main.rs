@@ -353,7 +353,7 @@ async fn at_fifty_a_second_the_endpoint_counts_45_to_50_in_each_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_pauses_the_whole_webhook() {
+async fn retry_after_pauses_the_whole_lane() {
     let mut world = World::new().await;
     world.webhook(hook_id(1)).await;
     let first = notification(1).to_string();
