@@ -13,6 +13,7 @@ mod fetch;
 mod group;
 mod producer;
 mod reader;
+mod stranded;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -75,19 +76,14 @@ impl KafkaBroker {
             |error: rdkafka::error::KafkaError| ConnectError::Settings(error.to_string());
         let admin = admin::Admin::new(&config, Arc::clone(&clock)).map_err(settings)?;
         let admin = Arc::new(admin);
-        let producers = producer::Producers::new(&config, Arc::clone(&clock)).map_err(settings)?;
+        let producers =
+            producer::Producers::start(&config, Arc::clone(&clock)).map_err(settings)?;
         Arc::clone(&admin).connect().await.map_err(|error| ConnectError::Unreachable {
             bootstrap: config.bootstrap.clone(),
             why: error.to_string(),
         })?;
         let fetchers = Arc::new(fetch::Fetchers::new(&config, Arc::clone(&clock)));
-        Ok(Self(Arc::new(Shared {
-            config,
-            clock,
-            admin,
-            producers: Arc::new(producers),
-            fetchers,
-        })))
+        Ok(Self(Arc::new(Shared { config, clock, admin, producers, fetchers })))
     }
 
     pub(crate) async fn append(&self, batches: Vec<AppendBatch>) -> Vec<Appended> {
@@ -182,6 +178,13 @@ async fn or_never<F: Future>(under_way: Option<F>) -> F::Output {
     match under_way {
         Some(under_way) => under_way.await,
         None => std::future::pending().await,
+    }
+}
+
+/// Runs what would hold its caller up on a thread of its own.
+fn elsewhere(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(work) {
+        tracing::warn!(%error, name, "no thread can be started; it was done in place or not at all");
     }
 }
 

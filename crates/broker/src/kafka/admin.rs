@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -38,7 +38,11 @@ const LOOK: Duration = Duration::from_millis(20);
 const CHUNK: usize = 200;
 
 /// What logs on behalf of the admin client.
-pub(super) struct Quiet;
+#[derive(Default)]
+pub(super) struct Quiet {
+    /// All brokers were down.
+    has_lost: AtomicBool,
+}
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -47,13 +51,16 @@ impl ClientContext for Quiet {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "kafka client");
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.has_lost.store(true, Ordering::Release);
+        }
     }
 }
 
 /// The client that manages topics and answers questions about them.
 pub(super) struct Admin {
     config: KafkaConfig,
-    client: AdminClient<Quiet>,
+    client: Mutex<Arc<AdminClient<Quiet>>>,
     clock: Arc<dyn Clock>,
     /// One consumer per group whose positions were asked for.
     groups: Mutex<BTreeMap<String, Arc<Consumer>>>,
@@ -70,11 +77,7 @@ impl Admin {
     pub(super) fn new(config: &KafkaConfig, clock: Arc<dyn Clock>) -> KafkaResult<Self> {
         Ok(Self {
             config: config.clone(),
-            // It is never asked for its log.
-            client: config
-                .client()
-                .set_log_level(RDKafkaLogLevel::Emerg)
-                .create_with_context(Quiet)?,
+            client: Mutex::new(Arc::new(config.admin().create_with_context(Quiet::default())?)),
             clock,
             groups: Mutex::default(),
             brokers: AtomicUsize::new(0),
@@ -82,10 +85,26 @@ impl Admin {
         })
     }
 
+    /// The client; another one after all brokers were down (`stranded`).
+    fn client(&self) -> Arc<AdminClient<Quiet>> {
+        let mut client = self.client.lock();
+        if client.inner().context().has_lost.swap(false, Ordering::AcqRel) {
+            match self.config.admin().create_with_context(Quiet::default()) {
+                Ok(new) => {
+                    let old = std::mem::replace(&mut *client, Arc::new(new));
+                    // Its end waits for its threads.
+                    super::elsewhere("kafka-close", move || drop(old));
+                }
+                Err(error) => tracing::warn!(%error, "no new admin client can be made"),
+            }
+        }
+        Arc::clone(&client)
+    }
+
     /// Asks who is there; an error if nobody can be reached.
     pub(super) async fn connect(self: Arc<Self>) -> KafkaResult<()> {
         let asked = self.blocking(|admin| {
-            let brokers = admin.client.inner().fetch_metadata(None, CALL)?.brokers().len();
+            let brokers = admin.client().inner().fetch_metadata(None, CALL)?.brokers().len();
             admin.brokers.store(brokers, Ordering::Relaxed);
             Ok(())
         });
@@ -126,7 +145,7 @@ impl Admin {
 
     /// The error says whether the partition is unknown.
     fn watermarks(&self, of: &TopicPartition) -> Result<PartitionEnds, bool> {
-        let asked = self.client.inner().fetch_watermarks(of.topic.as_str(), native(of), CALL);
+        let asked = self.client().inner().fetch_watermarks(of.topic.as_str(), native(of), CALL);
         let offset = |value: i64| Offset::try_from(value).unwrap_or(0);
         match asked {
             Ok((first, end)) => Ok(PartitionEnds { first: offset(first), end: offset(end) }),
@@ -222,6 +241,10 @@ impl Admin {
         if spec.partitions == 0 {
             return Err(TopicError::FewerPartitions { has: 0, asked: 0 });
         }
+        // Whoever may not make topics need not be allowed to where there is nothing to make.
+        if self.look_async(&spec.name).await?.is_some() {
+            return Err(TopicError::Exists(spec.name.clone()));
+        }
         let brokers = self.brokers.load(Ordering::Relaxed);
         let settings = topic_settings(&self.config, spec, brokers);
         let replication = if brokers >= 3 { 3 } else { 1 };
@@ -230,7 +253,7 @@ impl Admin {
         for (key, value) in &settings {
             topic = topic.set(key, value);
         }
-        let created = self.client.create_topics([&topic], &options()).await;
+        let created = self.client().create_topics([&topic], &options()).await;
         first(created, &spec.name, &self.config)?;
         self.retention.lock().insert(spec.name.clone(), spec.retention);
         let wanted = spec.partitions;
@@ -253,7 +276,7 @@ impl Admin {
         }
         let count = usize::try_from(partitions).unwrap_or(usize::MAX);
         let more = NewPartitions::new(topic.as_str(), count);
-        let added = self.client.create_partitions([&more], &options()).await;
+        let added = self.client().create_partitions([&more], &options()).await;
         match first(added, topic, &self.config) {
             // Another added them meanwhile.
             Err(TopicError::FewerPartitions { .. }) | Ok(()) => {}
@@ -265,7 +288,7 @@ impl Admin {
 
     pub(super) async fn topics(self: &Arc<Self>) -> Result<Vec<TopicDescription>, TopicError> {
         let all = Arc::clone(self).blocking(|admin| {
-            let metadata = admin.client.inner().fetch_metadata(None, CALL)?;
+            let metadata = admin.client().inner().fetch_metadata(None, CALL)?;
             let known = metadata.topics().iter().filter(|topic| !topic.name().starts_with("__"));
             Ok::<_, KafkaError>(
                 known
@@ -316,7 +339,7 @@ impl Admin {
     async fn ask_retention(&self, topics: &[TopicName]) -> Result<(), TopicError> {
         let asked: Vec<ResourceSpecifier<'_>> =
             topics.iter().map(|topic| ResourceSpecifier::Topic(topic.as_str())).collect();
-        let answers = self.client.describe_configs(&asked, &options()).await;
+        let answers = self.client().describe_configs(&asked, &options()).await;
         for answer in answers.map_err(|error| failed(&error))? {
             // One that is being deleted has none.
             let Ok(found) = answer else { continue };
@@ -333,7 +356,7 @@ impl Admin {
     }
 
     pub(super) async fn delete(self: &Arc<Self>, topic: &TopicName) -> Result<(), TopicError> {
-        let deleted = self.client.delete_topics(&[topic.as_str()], &options()).await;
+        let deleted = self.client().delete_topics(&[topic.as_str()], &options()).await;
         self.retention.lock().remove(topic);
         first(deleted, topic, &self.config)?;
         self.until(topic, |seen| seen.is_none()).await
@@ -358,7 +381,7 @@ impl Admin {
             let mut list = TopicPartitionList::with_capacity(1);
             list.add_partition_offset(of.topic.as_str(), native(of), at)
                 .map_err(|error| failed(&error))?;
-            self.client.delete_records(&list, &options())
+            self.client().delete_records(&list, &options())
         };
         let done = done.await.map_err(|error| failed(&error))?;
         match done
@@ -400,7 +423,7 @@ impl Admin {
     /// Asks the broker about one topic. Blocks.
     #[expect(clippy::wildcard_enum_match_arm, reason = "librdkafka's codes are open-ended")]
     fn look(&self, topic: &str) -> KafkaResult<Seen> {
-        let metadata = self.client.inner().fetch_metadata(Some(topic), CALL)?;
+        let metadata = self.client().inner().fetch_metadata(Some(topic), CALL)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let Some(found) = found else { return Ok(None) };
         if let Some(error) = found.error() {
@@ -419,7 +442,9 @@ impl Admin {
 
     fn group(&self, group: &str) -> KafkaResult<Arc<Consumer>> {
         let mut groups = self.groups.lock();
-        if let Some(known) = groups.get(group) {
+        if let Some(known) = groups.get(group)
+            && !known.has_lost()
+        {
             return Ok(Arc::clone(known));
         }
         let consumer = Arc::new(Consumer::new(&self.config.consumer(group))?);

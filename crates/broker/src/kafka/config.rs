@@ -42,7 +42,10 @@ impl KafkaConfig {
     /// What all clients have in common.
     pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set_log_level(RDKafkaLogLevel::Warning);
+        // What `debug` names is told at the level `debug` of our own log.
+        let is_debugged = self.settings.contains_key("debug");
+        let level = if is_debugged { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Warning };
+        config.set_log_level(level);
         let set = [
             ("bootstrap.servers", self.bootstrap.as_str()),
             ("client.id", "tidings"),
@@ -65,6 +68,13 @@ impl KafkaConfig {
         for (key, value) in &self.settings {
             config.set(key, value);
         }
+        config
+    }
+
+    /// A client that is never asked for its log.
+    pub(super) fn admin(&self) -> ClientConfig {
+        let mut config = self.client();
+        config.set_log_level(RDKafkaLogLevel::Emerg);
         config
     }
 

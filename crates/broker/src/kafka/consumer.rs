@@ -42,6 +42,13 @@ impl Consumer {
         self.inner.as_ref()
     }
 
+    /// Whether all brokers were down; such a consumer may find none again (`stranded`).
+    /// For one that is only asked questions, whose queue nobody looks at.
+    pub(super) fn has_lost(&self) -> bool {
+        super::drain(self);
+        self.inner.as_ref().is_some_and(|client| client.context().has_lost())
+    }
+
     /// Takes the next message without waiting.
     pub(super) fn take(&self) -> Taken<'_> {
         self.take_within(Duration::ZERO)

@@ -10,7 +10,7 @@ use rdkafka::{
     ClientContext, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
 use tidings_types::Partition;
@@ -31,6 +31,8 @@ pub(super) struct Context {
     changes: Mutex<VecDeque<Change>>,
     /// Nobody is told any more: give everything back at once.
     closing: AtomicBool,
+    /// All brokers were down.
+    has_lost: AtomicBool,
 }
 
 impl Context {
@@ -41,6 +43,11 @@ impl Context {
 
     pub(super) fn next_change(&self) -> Option<Change> {
         self.changes.lock().pop_front()
+    }
+
+    /// Whether all brokers were down since the client was made.
+    pub(super) fn has_lost(&self) -> bool {
+        self.has_lost.load(Ordering::Acquire)
     }
 
     pub(super) fn close(&self) {
@@ -57,6 +64,9 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         self.handled.store(true, Ordering::Release);
         tracing::debug!(%error, reason, "kafka client");
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.has_lost.store(true, Ordering::Release);
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl Fetchers {
         max_bytes: usize,
     ) -> Result<Vec<Record>, ReadError> {
         let idle = self.idle.lock().pop();
-        let consumer = match idle {
+        let consumer = match idle.filter(|consumer| !consumer.has_lost()) {
             Some(consumer) => consumer,
             None => Consumer::new(&self.config.fetcher()).map_err(|error| unavailable(&error))?,
         };

@@ -33,6 +33,7 @@ use super::{
     admin::{native, native_number},
     consumer::{Consumer, Taken},
     context::Change,
+    stranded::{self, PAUSE, Sight},
 };
 use crate::seam::{GroupError, GroupEvent, Liveness, Position};
 
@@ -66,6 +67,12 @@ pub struct KafkaGroup {
     sign: Option<JoinHandle<(Instant, KafkaResult<()>)>>,
     /// When the last sign of life was asked for.
     asked: Instant,
+    /// All brokers were down, and it has not been seen that the client finds one again
+    /// (`stranded`).
+    has_lost: bool,
+    look: Option<JoinHandle<Sight>>,
+    /// When the last look round began.
+    looked: Instant,
 }
 
 impl fmt::Debug for KafkaGroup {
@@ -109,6 +116,9 @@ impl KafkaGroup {
             polled: Arc::new(AtomicU64::new(now.as_nanos())),
             sign: None,
             asked: now,
+            has_lost: false,
+            look: None,
+            looked: now,
         };
         // A member is one that the group has let in.
         while shared.clock.monotonic().since(now) < session * PATIENCE {
@@ -202,6 +212,10 @@ impl KafkaGroup {
                 self.consumer = None;
                 Err(GroupError::Expelled(Arc::clone(&self.group)))
             }
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                self.has_lost = true;
+                Ok(())
+            }
             Some(
                 RDKafkaErrorCode::GroupAuthorizationFailed
                 | RDKafkaErrorCode::TopicAuthorizationFailed
@@ -260,11 +274,28 @@ impl KafkaGroup {
         self.sign = Some(tokio::task::spawn_blocking(move || (now, commit_now(&consumer, &sign))));
     }
 
+    /// Sees whether a client that has lost all brokers finds one again.
+    fn look_round(&mut self) {
+        let now = self.shared.clock.monotonic();
+        if !self.has_lost || self.look.is_some() || now.since(self.looked) < PAUSE {
+            return;
+        }
+        let Some(consumer) = self.consumer.clone() else { return };
+        self.looked = now;
+        let shared = Arc::clone(&self.shared);
+        self.look = Some(tokio::task::spawn_blocking(move || match consumer.client() {
+            Some(client) => stranded::look_round(client.client(), &shared.config),
+            None => Sight::Stranded,
+        }));
+    }
+
     async fn wait(&mut self) {
+        self.look_round();
         let clock = Arc::clone(&self.shared.clock);
         let wake = self.consumer.as_ref().map(|consumer| Arc::clone(&consumer.wake));
         let woken = super::or_never(wake.as_ref().map(|wake| wake.notified()));
         let signed = super::or_never(self.sign.as_mut());
+        let looked = super::or_never(self.look.as_mut());
         tokio::select! {
             biased;
             signed = signed => {
@@ -278,6 +309,18 @@ impl KafkaGroup {
                         tracing::debug!(%error, group = %self.group, "no sign of life was accepted");
                     }
                     Err(error) => tracing::warn!(%error, "a sign of life broke off"),
+                }
+            }
+            looked = looked => {
+                self.look = None;
+                match looked {
+                    Ok(Sight::Brokers) => self.has_lost = false,
+                    Ok(Sight::Nothing) => {}
+                    Ok(Sight::Stranded) => {
+                        tracing::warn!(group = %self.group, "a member of a group was left without any broker; another one joins");
+                        self.consumer = None;
+                    }
+                    Err(error) => tracing::warn!(%error, "a look round broke off"),
                 }
             }
             () = woken => {}

@@ -4,9 +4,12 @@
 //! No batch has a task or a future per record: each record carries a ticket, and
 //! the last ticket of a batch to come back answers it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock, Weak,
+    atomic::{AtomicBool, Ordering},
+};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,
@@ -17,7 +20,10 @@ use rdkafka::{
 use tidings_types::{Clock, Offset, Timestamp, TopicPartition};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{KafkaConfig, context};
+use super::{
+    KafkaConfig, context,
+    stranded::{self, Sight},
+};
 use crate::seam::{AppendBatch, AppendError, Appended, NewRecord, Offsets};
 
 /// KiB of records that may wait for their acknowledgement; more wait their turn.
@@ -25,15 +31,43 @@ const IN_FLIGHT_KIB: u32 = 64 << 10;
 
 /// The producers and what they share.
 pub(super) struct Producers {
-    all: Vec<ThreadedProducer<Reports>>,
+    all: Vec<RwLock<Producer>>,
+    config: KafkaConfig,
     fatal: Arc<OnceLock<Arc<str>>>,
     room: Semaphore,
     max_record_bytes: usize,
     clock: Arc<dyn Clock>,
 }
 
+type Producer = Arc<ThreadedProducer<Reports>>;
+
 /// Takes delivery reports.
-struct Reports(Arc<OnceLock<Arc<str>>>);
+struct Reports {
+    fatal: Arc<OnceLock<Arc<str>>>,
+    /// Whose producer it is, and which.
+    owner: Weak<Producers>,
+    index: usize,
+    /// All brokers were down, and it is seen to that it finds one again.
+    is_watched: AtomicBool,
+}
+
+impl Reports {
+    fn watch(&self) {
+        if self.is_watched.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (owner, index) = (Weak::clone(&self.owner), self.index);
+        super::elsewhere("kafka-lost", move || {
+            loop {
+                std::thread::park_timeout(stranded::PAUSE);
+                let Some(owner) = owner.upgrade() else { return };
+                if owner.look_round(index) {
+                    return;
+                }
+            }
+        });
+    }
+}
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -43,9 +77,12 @@ impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             tracing::error!(reason, "a producer failed for good");
-            self.0.get_or_init(|| reason.into());
+            self.fatal.get_or_init(|| reason.into());
         } else {
             tracing::debug!(%error, reason, "kafka client");
+        }
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.watch();
         }
     }
 }
@@ -131,14 +168,53 @@ enum Sent {
 }
 
 impl Producers {
-    pub(super) fn new(config: &KafkaConfig, clock: Arc<dyn Clock>) -> KafkaResult<Self> {
-        let fatal = Arc::new(OnceLock::new());
-        let native = config.producer();
-        let all = (0..config.producers.max(1))
-            .map(|_| native.create_with_context(Reports(Arc::clone(&fatal))))
-            .collect::<KafkaResult<Vec<_>>>()?;
-        let room = Semaphore::new(usize::try_from(IN_FLIGHT_KIB).unwrap_or(usize::MAX));
-        Ok(Self { all, fatal, room, max_record_bytes: config.max_record_bytes, clock })
+    pub(super) fn start(config: &KafkaConfig, clock: Arc<dyn Clock>) -> KafkaResult<Arc<Self>> {
+        let mut failed = None;
+        let producers = Arc::new_cyclic(|owner| {
+            let fatal = Arc::new(OnceLock::new());
+            let mut all = Vec::new();
+            for index in 0..config.producers.max(1) {
+                match produce(config, &fatal, owner, index) {
+                    Ok(producer) => all.push(RwLock::new(Arc::new(producer))),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            let room = Semaphore::new(usize::try_from(IN_FLIGHT_KIB).unwrap_or(usize::MAX));
+            let max_record_bytes = config.max_record_bytes;
+            Self { all, config: config.clone(), fatal, room, max_record_bytes, clock }
+        });
+        failed.map_or(Ok(producers), Err)
+    }
+
+    /// Whether the producer at `index`, which had lost all brokers, needs no more
+    /// care: it sees one again, or was stranded and another stands in its place.
+    /// Blocks.
+    fn look_round(self: &Arc<Self>, index: usize) -> bool {
+        let Some(place) = self.all.get(index) else { return true };
+        let producer = Arc::clone(&place.read());
+        match stranded::look_round(producer.client(), &self.config) {
+            Sight::Nothing => false,
+            Sight::Brokers => {
+                producer.context().is_watched.store(false, Ordering::Release);
+                true
+            }
+            Sight::Stranded => {
+                match produce(&self.config, &self.fatal, &Arc::downgrade(self), index) {
+                    Ok(new) => *place.write() = Arc::new(new),
+                    Err(error) => {
+                        tracing::warn!(%error, "no new producer can be made");
+                        return false;
+                    }
+                }
+                tracing::warn!(
+                    "a producer was left without any broker; another one stands in for it"
+                );
+                // Its end answers what waits in it: it was not written, or, of what had
+                // been sent when its connections ended, nobody knows.
+                drop(producer);
+                true
+            }
+        }
     }
 
     /// Appends. Everything up to the first wait happens in the first poll, and the
@@ -187,9 +263,11 @@ impl Producers {
                 return Sent::Done(Err(AppendError::TooLarge { index, bytes, limit }));
             }
         }
-        let Some(producer) = self.producer(&batch.to) else {
+        let Some(place) = self.place(&batch.to) else {
             return Sent::Done(Err(AppendError::Unavailable));
         };
+        // Kept until all is handed over: one that is replaced gets nothing any more.
+        let producer = place.read();
         let Ok(partition) = i32::try_from(batch.to.partition) else {
             return Sent::Done(Err(AppendError::UnknownPartition(batch.to)));
         };
@@ -231,9 +309,10 @@ impl Producers {
         let producers = Arc::clone(self);
         let to = batch.to.clone();
         let asked = tokio::task::spawn_blocking(move || {
-            let Some(producer) = producers.producer(&to) else {
+            let Some(place) = producers.place(&to) else {
                 return Err(AppendError::Unavailable);
             };
+            let producer = Arc::clone(&place.read());
             let topic = to.topic.as_str();
             let metadata = producer
                 .client()
@@ -277,7 +356,6 @@ impl Producers {
                 AppendError::TooLarge { index, bytes: limit, limit }
             }
             RDKafkaErrorCode::QueueFull
-            | RDKafkaErrorCode::PurgeQueue
             | RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::ClusterAuthorizationFailed => {
                 tracing::warn!(%to, %code, "an append was refused");
@@ -291,11 +369,25 @@ impl Producers {
     }
 
     /// The producer of a partition: always the same one, so that it keeps its order.
-    fn producer(&self, of: &TopicPartition) -> Option<&ThreadedProducer<Reports>> {
+    fn place(&self, of: &TopicPartition) -> Option<&RwLock<Producer>> {
         let name = crc32c::crc32c(of.topic.as_str().as_bytes()).wrapping_add(of.partition);
         let count = u32::try_from(self.all.len()).ok()?;
         self.all.get(usize::try_from(name.checked_rem(count)?).ok()?)
     }
+}
+
+fn produce(
+    config: &KafkaConfig,
+    fatal: &Arc<OnceLock<Arc<str>>>,
+    owner: &Weak<Producers>,
+    index: usize,
+) -> KafkaResult<ThreadedProducer<Reports>> {
+    config.producer().create_with_context(Reports {
+        fatal: Arc::clone(fatal),
+        owner: Weak::clone(owner),
+        index,
+        is_watched: AtomicBool::new(false),
+    })
 }
 
 type Native<'a> = BaseRecord<'a, [u8], [u8], Box<Ticket>>;

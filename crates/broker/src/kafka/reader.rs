@@ -9,7 +9,7 @@
 //! between them gets its error from that.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     sync::Arc,
     time::Duration,
@@ -42,6 +42,8 @@ const AFTER_ERROR: Duration = Duration::from_millis(100);
 enum State {
     /// To be looked at before the consumer gets it.
     New,
+    /// As new, but it was read before: if it cannot be looked at now, later.
+    Again,
     /// The consumer has it.
     Live,
 }
@@ -66,8 +68,15 @@ impl Assigned {
     }
 }
 
+/// The ends of partitions, each with the assignment that asked.
+type Ends = Vec<(TopicPartition, u64, Result<PartitionEnds, ReadError>)>;
+
 /// What a look at the ends of partitions found.
-type Looked = Vec<(TopicPartition, u64, Result<PartitionEnds, ReadError>)>;
+struct Looked {
+    ends: Ends,
+    /// Instead of the one that has lost all brokers.
+    consumer: Option<Arc<Consumer>>,
+}
 
 /// Reads assigned partitions.
 pub struct KafkaReader {
@@ -83,6 +92,9 @@ pub struct KafkaReader {
     doubtful: bool,
     /// The client stopped reading a partition and does not say which.
     restart: bool,
+    /// All brokers were down: another consumer takes over when they are back
+    /// (`stranded`).
+    has_lost: bool,
     look: Option<JoinHandle<Looked>>,
 }
 
@@ -106,6 +118,7 @@ impl KafkaReader {
             eras: 0,
             doubtful: false,
             restart: false,
+            has_lost: false,
             look: None,
         }
     }
@@ -202,6 +215,11 @@ impl KafkaReader {
 
     /// Looks at the ends of what is new (or of all, after an error) elsewhere.
     fn start_look(&mut self) {
+        if self.has_lost && self.assigned.is_empty() && self.look.is_none() {
+            self.consumer = None;
+            self.has_lost = false;
+            self.doubtful = false;
+        }
         let is_wanted =
             self.doubtful || self.assigned.values().any(|known| known.state == State::New);
         if self.look.is_some() || !is_wanted {
@@ -225,13 +243,19 @@ impl KafkaReader {
             .map(|(partition, known)| (partition.clone(), known.era))
             .collect();
         let shared = Arc::clone(&self.shared);
-        let consumer = self.consumer.clone();
+        let known = self.consumer.clone();
+        let has_lost = self.has_lost;
         self.look = Some(tokio::task::spawn_blocking(move || {
             if doubtful {
                 // The broker needs a moment to say the same thing everywhere.
                 std::thread::park_timeout(AFTER_ERROR);
             }
-            look(&shared, consumer.as_deref(), asked)
+            let new = has_lost.then(|| Consumer::new(&shared.config.reader()).map(Arc::new).ok());
+            let new = new.flatten();
+            let ends = look(&shared, new.as_deref().or(known.as_deref()), asked);
+            let are_back =
+                ends.iter().any(|(.., ends)| !matches!(ends, Err(ReadError::Unavailable)));
+            Looked { ends, consumer: new.filter(|_| are_back) }
         }));
     }
 
@@ -248,7 +272,20 @@ impl KafkaReader {
 
     fn looked(&mut self, looked: Looked) {
         let restart = std::mem::take(&mut self.restart);
-        for (partition, era, ends) in looked {
+        let Looked { ends, consumer } = looked;
+        // Whatever the old one had assigned went with it.
+        let is_new = consumer.is_some();
+        match consumer {
+            Some(consumer) => {
+                self.consumer = Some(consumer);
+                self.has_lost = false;
+                self.look_at_the_rest(&ends);
+            }
+            // The brokers are still away.
+            None if self.has_lost => self.doubtful = true,
+            None => {}
+        }
+        for (partition, era, ends) in ends {
             let Some(known) = self.assigned.get_mut(&partition).filter(|known| known.era == era)
             else {
                 continue;
@@ -256,20 +293,38 @@ impl KafkaReader {
             // What is in the buffer has been read; the consumer reads behind it.
             let checked = ends.and_then(|ends| super::check(&partition, known.expected, ends));
             match checked {
-                Ok(()) if known.state == State::Live && !restart => {}
+                Ok(()) if known.state == State::Live && !restart && !is_new => {}
                 Ok(()) => {
                     let was = std::mem::replace(&mut known.state, State::Live);
                     let (at, paused) = (known.expected, known.paused);
-                    if was == State::Live {
+                    if was == State::Live && !is_new {
                         self.tell("unassign", &partition, |consumer, list| {
                             consumer.incremental_unassign(list)
                         });
                     }
                     self.go_live(&partition, at, paused);
                 }
+                // The new consumer does not have it.
+                Err(ReadError::Unavailable)
+                    if known.state == State::Again || (known.state == State::Live && is_new) =>
+                {
+                    known.state = State::Again;
+                    self.doubtful = true;
+                }
                 // The position is right as far as is known, and the consumer retries.
                 Err(ReadError::Unavailable) if known.state == State::Live => {}
                 Err(error) => self.fail(partition, error),
+            }
+        }
+    }
+
+    /// What a look that brought a new consumer did not ask for is looked at next.
+    fn look_at_the_rest(&mut self, looked: &Ends) {
+        let eras: BTreeSet<u64> = looked.iter().map(|(_, era, _)| *era).collect();
+        for known in self.assigned.values_mut().filter(|known| !eras.contains(&known.era)) {
+            if known.state == State::Live {
+                known.state = State::Again;
+                self.doubtful = true;
             }
         }
     }
@@ -311,7 +366,7 @@ impl KafkaReader {
                     let from = TopicPartition::new(message.topic(), number);
                     let Some(known) = self.assigned.get_mut(&from) else { continue };
                     let record = record(&message);
-                    if known.state == State::New || record.offset < known.expected {
+                    if known.state != State::Live || record.offset < known.expected {
                         continue;
                     }
                     known.expected = record.offset + 1;
@@ -344,6 +399,10 @@ impl KafkaReader {
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownTopicOrPartition,
             ) => self.doubtful = true,
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                self.has_lost = true;
+                self.doubtful = true;
+            }
             Some(_) | None => return,
         }
         self.start_look();
@@ -384,7 +443,7 @@ impl KafkaReader {
 }
 
 /// Asks for the ends of partitions. Blocks.
-fn look(shared: &Shared, consumer: Option<&Consumer>, asked: Vec<(TopicPartition, u64)>) -> Looked {
+fn look(shared: &Shared, consumer: Option<&Consumer>, asked: Vec<(TopicPartition, u64)>) -> Ends {
     // Metadata first: the consumer waits for seconds with a topic it does not know.
     let mut last = None;
     for (partition, _) in &asked {

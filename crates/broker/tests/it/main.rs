@@ -15,6 +15,7 @@ mod groups;
 mod kafka_only;
 mod lab;
 mod local_only;
+mod no_brokers;
 mod reading;
 mod topics;
 
