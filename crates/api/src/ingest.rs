@@ -11,7 +11,7 @@ use serde::Serialize;
 use tidings_broker::{AppendBatch, AppendError};
 use tidings_catalogue::Tenant;
 use tidings_proto::encode;
-use tidings_registry::{Snapshot, to_proto};
+use tidings_registry::{KeysError, Snapshot, to_proto};
 use tidings_types::{EventUid, Offset, ProductId, TopicName, TopicPartition, otp_aad};
 
 use self::batch::{Draft, Form, IdSource, OTP_HEADER, Rules, UID_HEADER};
@@ -20,7 +20,7 @@ use crate::{
     commands::{self, unavailable},
     dispatch::{Request, media_type},
     errors::{ApiError, Code, Fault},
-    state::State,
+    state::{APPEND_PATIENCE, State},
 };
 
 /// Where an event came to stand.
@@ -96,7 +96,12 @@ pub(crate) async fn seal(state: &State, draft: &mut Draft) -> Result<(), ApiErro
     let keys = &state.deps.keys;
     let latest = keys.latest_deadline();
     let deadline = ephemeral.deadline.min(latest).max(state.now().min(latest));
-    let key = keys.ensure_bucket(deadline).await.map_err(|error| {
+    let made = tokio::select! {
+        biased;
+        made = keys.ensure_bucket(deadline) => made,
+        () = state.deps.clock.sleep(APPEND_PATIENCE) => Err(KeysError::Unavailable),
+    };
+    let key = made.map_err(|error| {
         tracing::warn!(%error, "the key of a one-time code could not be made");
         unavailable()
     })?;
@@ -124,7 +129,7 @@ pub(crate) async fn append(state: &State, drafts: Vec<Draft>) -> Result<Vec<Plac
             batches.entry(to.clone()).or_insert_with(|| AppendBatch { to, records: Vec::new() });
         batch.records.push(draft.record);
     }
-    let results = state.deps.broker.append(batches.into_values().collect()).await;
+    let results = state.append(batches.into_values().collect()).await;
     let mut placed: BTreeMap<usize, Placed> = BTreeMap::new();
     for ((to, events), result) in uids.into_iter().zip(results) {
         let offsets = result.map_err(|error| not_appended(&to, &error))?;

@@ -1,10 +1,10 @@
 //! What every handler has at hand.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 use tidings_auth::Verifier;
-use tidings_broker::Broker;
+use tidings_broker::{AppendBatch, AppendError, Appended, Broker};
 use tidings_catalogue::Catalogue;
 use tidings_egress::Egress;
 use tidings_eventlog::EventLog;
@@ -20,6 +20,9 @@ use crate::{
     openapi::{self, Deployment},
     quotas::Quotas,
 };
+
+/// A log that cannot be reached for so long is away: the client is told to come again.
+pub(crate) const APPEND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Writes all metrics of the process in the Prometheus text format.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
@@ -86,6 +89,17 @@ impl State {
             tenants: Arc::default(),
             quotas: Arc::default(),
             fraud: Arc::default(),
+        }
+    }
+
+    /// Appends, and waits no longer than a client would. What takes longer may still be
+    /// written: its fate is unknown.
+    pub(crate) async fn append(&self, batches: Vec<AppendBatch>) -> Vec<Appended> {
+        let count = batches.len();
+        tokio::select! {
+            biased;
+            results = self.deps.broker.append(batches) => results,
+            () = self.deps.clock.sleep(APPEND_PATIENCE) => vec![Err(AppendError::Unknown); count],
         }
     }
 

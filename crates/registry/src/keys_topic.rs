@@ -204,7 +204,8 @@ impl KeysTopic {
                     return Err(KeysError::Unavailable);
                 }
             };
-            let Some(last) = records.last() else { break };
+            // The end was further than this: a key that is not read now is not gone.
+            let last = records.last().ok_or(KeysError::Unavailable)?;
             position.next = last.offset + 1;
             for record in records {
                 self.learn(record);

@@ -204,7 +204,11 @@ async fn another_took(
     loop {
         let read = deps.broker.read(&partition, next, READ_BYTES).await?;
         let Some(last) = read.last().map(|record| record.offset) else {
-            return Ok(Between::Nobody { next });
+            return match to {
+                // A record stands at `to`, so what is before it was not all read.
+                Some(to) if next < to => Err(ReadError::Unavailable),
+                Some(_) | None => Ok(Between::Nobody { next }),
+            };
         };
         for record in &read {
             if to.is_some_and(|to| record.offset >= to) {

@@ -210,7 +210,8 @@ async fn fold_partition(
             }
             read => read?,
         };
-        let Some(last) = read.last().map(|record| record.offset) else { break };
+        // The end was further than this: what is not read now is not nothing.
+        let last = read.last().map(|record| record.offset).ok_or(ReadError::Unavailable)?;
         for record in &read {
             let Some((slot, seen)) = records::outcomes_seen(record) else {
                 deps.metrics.undecodable.inc();

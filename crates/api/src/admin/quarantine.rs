@@ -157,7 +157,7 @@ pub(crate) async fn redrive(state: &State, request: &Request) -> Result<Answer, 
 
 async fn append(state: &State, to: &TopicPartition, record: NewRecord) -> Result<Offset, ApiError> {
     let batch = AppendBatch { to: to.clone(), records: vec![record] };
-    match state.deps.broker.append(vec![batch]).await.pop() {
+    match state.append(vec![batch]).await.pop() {
         Some(Ok(offsets)) => offsets.first().ok_or_else(unavailable),
         Some(Err(error)) => {
             tracing::warn!(partition = %to, %error, "a record could not be redriven");
@@ -226,7 +226,8 @@ async fn read(state: &State) -> Result<BTreeMap<Offset, Entry>, ApiError> {
     while next < ends.end {
         let records =
             broker.read(&place(), next, READ_BYTES).await.map_err(|error| failed(&error))?;
-        let Some(last) = records.last() else { break };
+        // The end was further than this: no part of the list passes for all of it.
+        let last = records.last().ok_or_else(unavailable)?;
         next = last.offset + 1;
         for record in records {
             let Some(value) = record.value else { continue };

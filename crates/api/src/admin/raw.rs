@@ -55,7 +55,7 @@ pub(crate) async fn write(state: &State, request: &Request) -> Result<Answer, Ap
         appends.push(AppendBatch { to, records });
     }
     let mut content: BTreeMap<usize, Placed> = BTreeMap::new();
-    let results = state.deps.broker.append(appends).await;
+    let results = state.append(appends).await;
     for ((partition, indices), result) in places.into_iter().zip(results) {
         let offsets = result.map_err(|error| {
             tracing::warn!(%topic, %error, "raw lines could not be written");

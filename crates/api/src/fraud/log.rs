@@ -165,7 +165,8 @@ impl Partition {
         while next < end {
             let read = broker.read(place, next, FOLD_BYTES).await;
             let records = read.map_err(|error| unanswered(&error))?;
-            let Some(last) = records.last() else { break };
+            // The end was further than this: an answer that is not read now may stand.
+            let last = records.last().ok_or_else(unavailable)?;
             next = last.offset + 1;
             for record in records {
                 self.take(&record);
@@ -206,7 +207,7 @@ async fn append(state: &State, place: &TopicPartition, written: &Written) -> Res
         timestamp: None,
     };
     let batch = AppendBatch { to: place.clone(), records: vec![record] };
-    let appended = state.deps.broker.append(vec![batch]).await.pop();
+    let appended = state.append(vec![batch]).await.pop();
     match appended.unwrap_or(Err(AppendError::Unavailable)) {
         Ok(_offsets) => Ok(()),
         Err(error) => {

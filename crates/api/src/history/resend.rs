@@ -191,7 +191,7 @@ async fn start(
             records,
         })
         .collect();
-    for appended in state.deps.broker.append(batches).await {
+    for appended in state.append(batches).await {
         if let Err(error) = appended {
             tracing::warn!(webhook = %webhook.id, %error, "a resend could not be queued");
             return Err(unavailable());
@@ -271,7 +271,7 @@ async fn write_facts(
     for _ in 0..TRIES {
         let batch = AppendBatch { to: to.clone(), records: vec![record.clone()] };
         // The same facts twice change nothing, so an unknown fate is tried again.
-        match state.deps.broker.append(vec![batch]).await.pop() {
+        match state.append(vec![batch]).await.pop() {
             Some(Ok(offsets)) => {
                 if let Some(last) = offsets.last() {
                     state.note_written(to.clone(), last + 1);

@@ -1,11 +1,14 @@
 //! Ingest: batches in, records in event topics out.
 
+use std::{sync::Arc, time::Duration};
+
 use serde_json::{Value, json};
+use tidings_broker::{Fault, Faults};
 use tidings_catalogue::{Identity, decode, write_uid};
 use tidings_registry::to_sealed;
-use tidings_types::{EventUid, names, otp_aad};
+use tidings_types::{Clock as _, EventUid, TopicPartition, names, otp_aad};
 
-use crate::world::{NOON, World, config};
+use crate::world::{MANAGER, NOON, World, config};
 
 fn alert(token: u64) -> Value {
     json!({
@@ -254,4 +257,28 @@ async fn raw_lines_are_written_unchecked_under_dev_only() {
         let reply = world.send_raw("POST", &path, &headers, body).await;
         reply.refuses(404, "NOT_FOUND", "topic");
     }
+}
+
+/// A log that takes an hour for events, and for nothing else.
+#[derive(Debug)]
+struct Away;
+
+impl Faults for Away {
+    fn on_append(&self, to: &TopicPartition, _records: usize) -> Option<Fault> {
+        let is_event = to.topic.as_str().starts_with(names::EVENTS_PREFIX);
+        is_event.then_some(Fault::Slow(Duration::from_secs(3600)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_does_not_answer_is_503_soon() {
+    let world = World::with_faults(config(false), Some(Arc::new(Away))).await;
+    let event = json!({"context": {"programManagerId": 20, "eventCode": 104},
+        "payload": {"messageId": "m", "publicToken": "t"}});
+    let started = world.clock.monotonic();
+    let reply = world.send("POST", "/ingest/v1/events", "", Some(&event)).await;
+    assert_eq!(reply.header("retry-after"), "1");
+    reply.refuses(503, "SERVICE_UNAVAILABLE", "");
+    assert!(world.clock.monotonic().since(started) < Duration::from_secs(15));
+    world.send("GET", "/api/v1/Webhooks", MANAGER, None).await.is(200);
 }

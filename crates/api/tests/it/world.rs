@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tidings_api::{Config, Deps, Metrics, State, router};
 use tidings_auth::{LocalIssuer, TokenRequest, Verifier, VerifierConfig};
 use tidings_broker::{
-    AppendBatch, Broker, LocalBroker, LocalConfig, NewRecord, Retention, TopicSpec,
+    AppendBatch, Broker, Faults, LocalBroker, LocalConfig, NewRecord, Retention, TopicSpec,
 };
 use tidings_catalogue::{Catalogue, Identity, decode, render, write_uid};
 use tidings_egress::{Egress, NetConnector};
@@ -136,11 +136,16 @@ impl World {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
+        Self::with_faults(config, None).await
+    }
+
+    pub(crate) async fn with_faults(config: Config, faults: Option<Arc<dyn Faults>>) -> Self {
         let clock = Arc::new(TokioClock::new(NOON));
         let rng = Arc::new(SeededRng::new(7));
         let mut metrics = MetricsRegistry::default();
         let local =
-            LocalBroker::memory(LocalConfig::default(), clock.clone(), &mut metrics, None).unwrap();
+            LocalBroker::memory(LocalConfig::default(), clock.clone(), &mut metrics, faults)
+                .unwrap();
         let broker = Broker::Local(local);
         let catalogue = Catalogue::builtin();
         create_topics(&broker, &catalogue).await;

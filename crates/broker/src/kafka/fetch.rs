@@ -104,6 +104,7 @@ impl Fetchers {
         max_bytes: usize,
     ) -> Result<Vec<Record>, KafkaError> {
         let started = self.clock.monotonic();
+        let partition = i32::try_from(from.partition).unwrap_or(i32::MAX);
         let mut records: Vec<Record> = Vec::new();
         let mut bytes = 0;
         loop {
@@ -125,7 +126,11 @@ impl Fetchers {
                     }
                 }
                 // Only markers of transactions, or an open one, stand there.
-                Taken::Error(KafkaError::PartitionEOF(_)) => return Ok(records),
+                Taken::Error(KafkaError::PartitionEOF(of)) if of == partition => {
+                    return Ok(records);
+                }
+                // Of the partition that was read before with this client.
+                Taken::Error(KafkaError::PartitionEOF(_)) => {}
                 Taken::Error(error) if records.is_empty() => return Err(error),
                 Taken::Error(_) => return Ok(records),
                 Taken::Nothing if !records.is_empty() => return Ok(records),
