@@ -100,7 +100,7 @@ pub struct Ask {
     pub asks: Asks,
     /// Of an open one: whether it is due by its ladder.
     pub is_due: bool,
-    /// How many open notifications it stands beside.
+    /// How many open notifications its lane has.
     pub open: usize,
     pub room: Room,
     pub now: Timestamp,

@@ -77,7 +77,7 @@ impl<B: Clone> Hook<B> {
         let open = self.tried();
         let has_room = self.order.has_room(open, process.limits.max_open)
             && (self.rules.ordering != Ordering::Strict || self.order.has_strict_room());
-        if !has_room || !self.gate.takes_up(self.beside(entry.at.partition), now) {
+        if !has_room || !self.gate.takes_up(self.tried_in(entry.at.partition), now) {
             return Head::Waits;
         }
         self.gate.took_up(now);

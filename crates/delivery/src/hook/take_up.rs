@@ -25,7 +25,7 @@ impl<B: Clone> Hook<B> {
         let Some(lane) = self.lane(partition) else { return Reading::Stop };
         match self.gate.standing() {
             Standing::Inactive | Standing::Paused => return Reading::Stop,
-            Standing::Active if !self.gate.takes_up(self.beside(partition), now) => {
+            Standing::Active if !self.gate.takes_up(self.tried_in(partition), now) => {
                 // What is urgent is at hand when the next probe may start.
                 let fits = process.ahead_bytes < process.limits.ahead_bytes_in_process / 2;
                 return match Lane::from_partition(partition) {
@@ -124,8 +124,8 @@ impl<B: Clone> Hook<B> {
                 Standing::Active | Standing::Inactive | Standing::Paused => false,
                 Standing::Suspended | Standing::Deleted => true,
             };
-            let beside = self.beside(lane.partition());
-            let early = self.gate.is_broken() && self.gate.probes_early(beside, now);
+            let open = self.tried_in(lane.partition());
+            let early = self.gate.is_broken() && self.gate.probes_early(open, now);
             let first = state.waiting.first().filter(|(due, _)| ends_all || early || *due <= now);
             if let Some(&(_, offset)) = first {
                 let at = At { partition: lane.partition(), offset };
@@ -171,7 +171,7 @@ impl<B: Clone> Hook<B> {
         }
         let lane = entry.lane;
         let is_due = entry.totals.due <= now;
-        let Some(ask) = self.may_start(at, lane, Asks::Open, is_due, now, process) else {
+        let Some(ask) = self.may_start(at.partition, lane, Asks::Open, is_due, now, process) else {
             return Some(Step::Idle);
         };
         let state = self.lane_mut(at.partition)?;
@@ -243,7 +243,7 @@ impl<B: Clone> Hook<B> {
         if entry.queue.is_some() {
             return self.take_up_in_order(lane, entry, now, process);
         }
-        let asked = self.may_start(entry.at, entry.lane, Asks::New, false, now, process);
+        let asked = self.may_start(entry.at.partition, entry.lane, Asks::New, false, now, process);
         let Some(ask) = asked else { return Head::Waits };
         if open_now >= process.limits.max_open {
             self.end_oldest(lane, now, process);
@@ -259,20 +259,17 @@ impl<B: Clone> Hook<B> {
         Head::Start(begin(open, body, now))
     }
 
-    /// Beside how many open notifications something new of a partition is taken up. Many
-    /// that are not urgent do not keep an urgent one waiting.
-    pub(super) fn beside(&self, partition: Partition) -> usize {
-        match Lane::from_partition(partition) {
-            Lane::Standard => self.tried(),
-            Lane::Urgent => self.lane(partition).map_or(0, |urgent| urgent.open.len()),
-        }
+    /// How many of a partition are open and may be tried. What is few or many is asked of
+    /// each lane by itself, so that many standard ones keep no urgent one waiting.
+    pub(super) fn tried_in(&self, partition: Partition) -> usize {
+        self.lane(partition).map_or(0, |lane| lane.open.len().min(self.tried()))
     }
 
     /// Asks the gate, and notes when it wants to be asked again. Gives what it said yes
     /// to.
     fn may_start(
         &mut self,
-        at: At,
+        partition: Partition,
         lane: Lane,
         asks: Asks,
         is_due: bool,
@@ -283,11 +280,8 @@ impl<B: Clone> Hook<B> {
         if is_strict && (self.gate.in_flight() > 0 || (lane == Lane::Standard && self.drains())) {
             return None;
         }
-        let open = match asks {
-            Asks::Open => self.tried(),
-            Asks::New => self.beside(at.partition),
-        };
-        let ask = Ask { lane, asks, is_due, open, room: process.room_of(self.rules.shares), now };
+        let (open, room) = (self.tried_in(partition), process.room_of(self.rules.shares));
+        let ask = Ask { lane, asks, is_due, open, room, now };
         match self.gate.may_start(&ask) {
             Verdict::Go => Some(ask),
             Verdict::WaitUntil(wake) => {
