@@ -255,6 +255,14 @@ impl LocalBroker {
         self.core.fatal().cloned()
     }
 
+    /// Whether the store still has work of its own, on what it has acknowledged.
+    pub fn is_busy(&self) -> bool {
+        match &self.core.store {
+            Store::Memory(_) => false,
+            Store::Disk(store) => store.is_busy(),
+        }
+    }
+
     pub fn sync_stats(&self) -> SyncStats {
         SyncStats {
             syncs: self.core.metrics.syncs.get(),

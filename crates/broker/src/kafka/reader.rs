@@ -68,8 +68,16 @@ impl Assigned {
     }
 }
 
-/// The ends of partitions, each with the assignment that asked.
-type Ends = Vec<(TopicPartition, u64, Result<PartitionEnds, ReadError>)>;
+/// A partition whose ends are asked for, its assignment, and what was to be read next
+/// then. The position goes on meanwhile, and may pass an end that was asked for before.
+struct Asked {
+    partition: TopicPartition,
+    era: u64,
+    expected: Offset,
+}
+
+/// The ends of partitions.
+type Ends = Vec<(Asked, Result<PartitionEnds, ReadError>)>;
 
 /// What a look at the ends of partitions found.
 struct Looked {
@@ -236,11 +244,15 @@ impl KafkaReader {
             }
         }
         let doubtful = std::mem::take(&mut self.doubtful);
-        let asked: Vec<(TopicPartition, u64)> = self
+        let asked: Vec<Asked> = self
             .assigned
             .iter()
             .filter(|(_, known)| doubtful || known.state == State::New)
-            .map(|(partition, known)| (partition.clone(), known.era))
+            .map(|(partition, known)| Asked {
+                partition: partition.clone(),
+                era: known.era,
+                expected: known.expected,
+            })
             .collect();
         let shared = Arc::clone(&self.shared);
         let known = self.consumer.clone();
@@ -254,7 +266,7 @@ impl KafkaReader {
             let new = new.flatten();
             let ends = look(&shared, new.as_deref().or(known.as_deref()), asked);
             let are_back =
-                ends.iter().any(|(.., ends)| !matches!(ends, Err(ReadError::Unavailable)));
+                ends.iter().any(|(_, ends)| !matches!(ends, Err(ReadError::Unavailable)));
             Looked { ends, consumer: new.filter(|_| are_back) }
         }));
     }
@@ -285,13 +297,17 @@ impl KafkaReader {
             None if self.has_lost => self.doubtful = true,
             None => {}
         }
-        for (partition, era, ends) in ends {
+        for (Asked { partition, era, expected }, ends) in ends {
             let Some(known) = self.assigned.get_mut(&partition).filter(|known| known.era == era)
             else {
                 continue;
             };
             // What is in the buffer has been read; the consumer reads behind it.
-            let checked = ends.and_then(|ends| super::check(&partition, known.expected, ends));
+            // What was read since the ends were asked for is not beyond them.
+            let checked = ends.and_then(|ends| {
+                let at = known.expected.min(ends.end.max(expected));
+                super::check(&partition, at, ends)
+            });
             match checked {
                 Ok(()) if known.state == State::Live && !restart && !is_new => {}
                 Ok(()) => {
@@ -320,7 +336,7 @@ impl KafkaReader {
 
     /// What a look that brought a new consumer did not ask for is looked at next.
     fn look_at_the_rest(&mut self, looked: &Ends) {
-        let eras: BTreeSet<u64> = looked.iter().map(|(_, era, _)| *era).collect();
+        let eras: BTreeSet<u64> = looked.iter().map(|(asked, _)| asked.era).collect();
         for known in self.assigned.values_mut().filter(|known| !eras.contains(&known.era)) {
             if known.state == State::Live {
                 known.state = State::Again;
@@ -443,10 +459,10 @@ impl KafkaReader {
 }
 
 /// Asks for the ends of partitions. Blocks.
-fn look(shared: &Shared, consumer: Option<&Consumer>, asked: Vec<(TopicPartition, u64)>) -> Ends {
+fn look(shared: &Shared, consumer: Option<&Consumer>, asked: Vec<Asked>) -> Ends {
     // Metadata first: the consumer waits for seconds with a topic it does not know.
     let mut last = None;
-    for (partition, _) in &asked {
+    for Asked { partition, .. } in &asked {
         if last != Some(&partition.topic)
             && let Some(client) = consumer.and_then(Consumer::client)
             && let Err(error) = client.fetch_metadata(Some(partition.topic.as_str()), CALL)
@@ -459,15 +475,15 @@ fn look(shared: &Shared, consumer: Option<&Consumer>, asked: Vec<(TopicPartition
     let mut is_away = false;
     asked
         .into_iter()
-        .map(|(partition, era)| {
+        .map(|asked| {
             // One that does not answer is not asked hundreds of times.
             let ends = if is_away {
                 Err(ReadError::Unavailable)
             } else {
-                shared.admin.ends_now(&partition)
+                shared.admin.ends_now(&asked.partition)
             };
             is_away |= matches!(ends, Err(ReadError::Unavailable));
-            (partition, era, ends)
+            (asked, ends)
         })
         .collect()
 }

@@ -395,8 +395,8 @@ impl<B: Clone> Hook<B> {
 
     /// Lets a resend join the open notification of its id, if there is one whose
     /// end has not been handed to the log. That one is due at once (after the
-    /// attempt in flight, if it fails) with a fresh ladder, and keeps its place. What the
-    /// endpoint asked its lane to wait for (`Retry-After`) holds for it as for any other.
+    /// attempt in flight, if it fails) with a fresh ladder, and keeps its place. Who
+    /// asks for it says that the endpoint is ready: a pause (`Retry-After`) is over.
     fn join(&mut self, resend: &Entry, now: Timestamp, process: &mut Process) -> bool {
         if resend.run.is_first() {
             return false;
@@ -435,6 +435,7 @@ impl<B: Clone> Hook<B> {
         }
         let entry = Entry { totals, ..open.entry };
         state.changed = true;
+        self.gate.resume();
         self.say(process, Fact { kind: FactKind::TakenUp, entry, time: now, attempt: None });
         true
     }

@@ -145,6 +145,7 @@ async fn a_storm_of_bad_records_pauses_its_topic_and_no_other() {
 #[tokio::test(start_paused = true)]
 async fn a_bad_record_that_may_hold_a_one_time_code_is_sealed_as_a_code_is() {
     let lab = Lab::new().await;
+    lab.event_topics().await;
     let place = TopicPartition::new(names::events("107"), 0);
     let bad = Bytes::from_static(b"{\"payload\":{\"otpValue\":\"482913\"");
     let offset = lab.publish_with("107", 0, Some(bad), Vec::new()).await;

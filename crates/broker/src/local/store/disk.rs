@@ -284,6 +284,11 @@ impl DiskStore {
         }
     }
 
+    /// Whether fjall writes or merges tables now.
+    pub(in crate::local) fn is_busy(&self) -> bool {
+        self.database.outstanding_flushes() > 0 || self.database.active_compactions() > 0
+    }
+
     /// Asks fjall whether one of its own threads has failed.
     pub(super) fn health(&self) -> Result<(), StoreError> {
         self.database.persist(PersistMode::Buffer).map_err(failed("the store's own work"))
