@@ -14,6 +14,7 @@ mod group;
 mod producer;
 mod reader;
 mod stranded;
+mod watch;
 
 use std::{fmt, sync::Arc, time::Duration};
 

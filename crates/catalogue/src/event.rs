@@ -97,6 +97,14 @@ impl<'a> Event<'a> {
         self.product.as_ref()
     }
 
+    /// Where the product stands, for whoever must correct it.
+    pub fn product_path(&self) -> Option<String> {
+        match self.document.root().at("context.productId") {
+            Some(value) => Some(value.path()),
+            None => self.kind.product().map(|path| format!("payload.{path}")),
+        }
+    }
+
     /// The id in the event itself: `context.correlationId` or `event_id`.
     pub fn producer_id(&self) -> Option<&str> {
         self.producer_id.as_deref()

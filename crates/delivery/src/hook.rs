@@ -246,20 +246,22 @@ impl<B: Clone> Hook<B> {
     /// When to ask again although nothing happens.
     pub fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
         let waiting = self.lanes.iter().flatten().filter_map(|lane| lane.waiting.first());
-        let first = waiting.map(|(due, _)| *due).min();
+        let mut waiting = waiting.map(|(due, _)| *due);
         let held = (self.held > 0).then_some(self.held_sweep);
         match self.gate.standing() {
             Standing::Active => {
+                // One that is due and may not start (a lane that waits for the other to
+                // drain) hides nothing that is due later.
                 let later = |due: &Timestamp| *due > now;
                 let others = [self.wake, self.gate.probe_at(), self.gate.silent_at(), held];
-                first.into_iter().chain(others.into_iter().flatten()).filter(later).min()
+                waiting.chain(others.into_iter().flatten()).filter(later).min()
             }
             Standing::Inactive | Standing::Paused => {
-                first.into_iter().chain(held).min().map(|first| first.max(now + SWEEP))
+                waiting.chain(held).min().map(|first| first.max(now + SWEEP))
             }
             Standing::Suspended | Standing::Deleted => {
                 let queued = self.lanes.iter().flatten().any(|lane| !lane.ahead.is_empty());
-                (first.is_some() || queued).then_some(now + UNSENT_EVERY)
+                (waiting.next().is_some() || queued).then_some(now + UNSENT_EVERY)
             }
         }
     }

@@ -343,7 +343,7 @@ fn too_large() -> Refusal {
 fn foreign_product(event: &Event<'_>) -> Refusal {
     Refusal {
         code: QuarantineCode::BadTenant,
-        field: event.kind().product().map(|path| format!("payload.{path}")),
+        field: event.product_path(),
         message: "the product is registered under another programme manager".into(),
     }
 }

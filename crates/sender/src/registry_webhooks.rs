@@ -130,7 +130,7 @@ fn owner(owner: &HookOwner) -> Owner {
 }
 
 fn signing(snapshot: &Snapshot, registered: &Registered) -> Signing {
-    let HookOwner::Merchant(merchant) = &registered.owner else {
+    if let HookOwner::Client(_) = &registered.owner {
         let wants = |name| registered.settings.signatures.iter().any(|scheme| scheme == name);
         let (signs_v1, signs_v1a) = (wants("v1"), wants("v1a"));
         let live = registered.signing_secrets.iter().map(|live| LiveSecret {
@@ -140,13 +140,15 @@ fn signing(snapshot: &Snapshot, registered: &Registered) -> Signing {
             not_after: live.not_after,
         });
         return Signing::Standard(live.collect());
-    };
-    Signing::Merchant(match &registered.signature {
-        HookSignature::None => None,
-        HookSignature::SignatureKey(key) => Some(key.clone()),
-        HookSignature::SourceKey(id) => {
+    }
+    Signing::Merchant(match (&registered.signature, &registered.owner) {
+        (HookSignature::SignatureKey(key), _) => Some(key.clone()),
+        (HookSignature::SourceKey(id), HookOwner::Merchant(merchant)) => {
             snapshot.merchants.get(merchant).and_then(|merchant| merchant.source_key(id)).cloned()
         }
+        // Nobody but a merchant has source keys.
+        (HookSignature::SourceKey(_), HookOwner::Client(_) | HookOwner::Operator)
+        | (HookSignature::None, _) => None,
     })
 }
 

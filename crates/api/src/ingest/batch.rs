@@ -154,7 +154,7 @@ fn draft(index: usize, bytes: &Bytes, rules: &Rules<'_>) -> Result<Draft, Refusa
     {
         return Err(Refusal {
             code: QuarantineCode::BadTenant,
-            field: product_path(&event, bytes),
+            field: event.product_path(),
             message: "the product is registered under another programme manager".into(),
         });
     }
@@ -182,15 +182,6 @@ fn draft(index: usize, bytes: &Bytes, rules: &Rules<'_>) -> Result<Draft, Refusa
         uid,
         ephemeral,
     })
-}
-
-/// Where the event names its product.
-fn product_path(event: &Event<'_>, bytes: &[u8]) -> Option<String> {
-    let document = json::Document::parse(bytes).ok()?;
-    match document.root().at("context.productId") {
-        Some(value) => Some(value.path()),
-        None => event.kind().product().map(|path| format!("payload.{path}")),
-    }
 }
 
 fn uid(event: &Event<'_>, id: &str) -> EventUid {

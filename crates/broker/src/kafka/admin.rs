@@ -145,7 +145,14 @@ impl Admin {
 
     /// The error says whether the partition is unknown.
     fn watermarks(&self, of: &TopicPartition) -> Result<PartitionEnds, bool> {
-        let asked = self.client().inner().fetch_watermarks(of.topic.as_str(), native(of), CALL);
+        let client = self.client();
+        let asked = client.inner().fetch_watermarks(of.topic.as_str(), native(of), CALL);
+        if let Err(error) = &asked
+            && error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut)
+        {
+            // It may keep a partition without a leader for good (`watch`).
+            client.inner().context().has_lost.store(true, Ordering::Release);
+        }
         let offset = |value: i64| Offset::try_from(value).unwrap_or(0);
         match asked {
             Ok((first, end)) => Ok(PartitionEnds { first: offset(first), end: offset(end) }),

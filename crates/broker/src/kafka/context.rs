@@ -33,7 +33,13 @@ pub(super) struct Context {
     closing: AtomicBool,
     /// All brokers were down.
     has_lost: AtomicBool,
+    /// Something went wrong between the client and a broker.
+    trouble: AtomicBool,
 }
+
+/// What librdkafka names its line when a broker's answer says that a partition has no
+/// leader.
+const LEADERLESS: &str = "METADATAUPDATE";
 
 impl Context {
     /// Whether the last poll handled something, so that there may be more.
@@ -50,6 +56,11 @@ impl Context {
         self.has_lost.load(Ordering::Acquire)
     }
 
+    /// Whether something went wrong since this was asked last.
+    pub(super) fn take_trouble(&self) -> bool {
+        self.trouble.swap(false, Ordering::AcqRel)
+    }
+
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Release);
     }
@@ -58,12 +69,16 @@ impl Context {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.handled.store(true, Ordering::Release);
+        if facility == LEADERLESS {
+            self.trouble.store(true, Ordering::Release);
+        }
         log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.handled.store(true, Ordering::Release);
         tracing::debug!(%error, reason, "kafka client");
+        self.trouble.store(true, Ordering::Release);
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             self.has_lost.store(true, Ordering::Release);
         }

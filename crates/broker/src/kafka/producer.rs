@@ -4,9 +4,13 @@
 //! No batch has a task or a future per record: each record carries a ticket, and
 //! the last ticket of a batch to come back answers it.
 
-use std::sync::{
-    Arc, OnceLock, Weak,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -17,7 +21,7 @@ use rdkafka::{
     message::{Header as NativeHeader, Message as _, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
 };
-use tidings_types::{Clock, Offset, Timestamp, TopicPartition};
+use tidings_types::{Clock, Instant, Offset, Timestamp, TopicPartition};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
@@ -29,9 +33,19 @@ use crate::seam::{AppendBatch, AppendError, Appended, NewRecord, Offsets};
 /// KiB of records that may wait for their acknowledgement; more wait their turn.
 const IN_FLIGHT_KIB: u32 = 64 << 10;
 
+/// A batch that waits for longer than this is late, and looked at so often.
+const LATE: Duration = Duration::from_secs(5);
+/// A partition with a late batch that takes nothing for so long stands still: longer than
+/// a request to a broker that hangs (`socket.timeout.ms`).
+const STILL: Duration = Duration::from_secs(10);
+
 /// The producers and what they share.
 pub(super) struct Producers {
     all: Vec<RwLock<Producer>>,
+    /// Partitions with a late batch, and since when they have taken nothing: at most as
+    /// many as have an append under way.
+    late: Mutex<BTreeMap<TopicPartition, Instant>>,
+    has_late: AtomicBool,
     config: KafkaConfig,
     fatal: Arc<OnceLock<Arc<str>>>,
     room: Semaphore,
@@ -49,6 +63,7 @@ struct Reports {
     index: usize,
     /// All brokers were down, and it is seen to that it finds one again.
     is_watched: AtomicBool,
+    made: Instant,
 }
 
 impl Reports {
@@ -174,14 +189,23 @@ impl Producers {
             let fatal = Arc::new(OnceLock::new());
             let mut all = Vec::new();
             for index in 0..config.producers.max(1) {
-                match produce(config, &fatal, owner, index) {
+                match produce(config, &fatal, owner, index, clock.monotonic()) {
                     Ok(producer) => all.push(RwLock::new(Arc::new(producer))),
                     Err(error) => failed = Some(error),
                 }
             }
             let room = Semaphore::new(usize::try_from(IN_FLIGHT_KIB).unwrap_or(usize::MAX));
             let max_record_bytes = config.max_record_bytes;
-            Self { all, config: config.clone(), fatal, room, max_record_bytes, clock }
+            Self {
+                all,
+                late: Mutex::default(),
+                has_late: AtomicBool::new(false),
+                config: config.clone(),
+                fatal,
+                room,
+                max_record_bytes,
+                clock,
+            }
         });
         failed.map_or(Ok(producers), Err)
     }
@@ -199,22 +223,88 @@ impl Producers {
                 true
             }
             Sight::Stranded => {
-                match produce(&self.config, &self.fatal, &Arc::downgrade(self), index) {
-                    Ok(new) => *place.write() = Arc::new(new),
-                    Err(error) => {
-                        tracing::warn!(%error, "no new producer can be made");
-                        return false;
-                    }
-                }
-                tracing::warn!(
-                    "a producer was left without any broker; another one stands in for it"
-                );
-                // Its end answers what waits in it: it was not written, or, of what had
-                // been sent when its connections ended, nobody knows.
-                drop(producer);
-                true
+                self.replace(index, &producer, "a producer was left without any broker")
             }
         }
+    }
+
+    /// Puts another producer in the place of `old`. The end of `old` answers what waits in
+    /// it: it was not written, or, of what had been sent when its connections ended, nobody
+    /// knows. False if none can be made. Blocks.
+    fn replace(self: &Arc<Self>, index: usize, old: &Producer, why: &str) -> bool {
+        let Some(place) = self.all.get(index) else { return true };
+        let now = self.clock.monotonic();
+        let new = match produce(&self.config, &self.fatal, &Arc::downgrade(self), index, now) {
+            Ok(new) => Arc::new(new),
+            Err(error) => {
+                tracing::warn!(%error, "no new producer can be made");
+                return false;
+            }
+        };
+        let mut place = place.write();
+        if Arc::ptr_eq(&place, old) {
+            tracing::warn!("{why}; another one stands in for it");
+            *place = new;
+        }
+        true
+    }
+
+    /// Waits for the answer to a batch. librdkafka may keep a partition without a leader
+    /// for good (see `watch`), and answers only after minutes then.
+    async fn answered(
+        self: &Arc<Self>,
+        to: &TopicPartition,
+        mut answer: oneshot::Receiver<Outcome>,
+    ) -> Appended {
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut answer => {
+                    self.is_on_time(to);
+                    return outcome.map_or(Err(AppendError::Unknown), |it| self.answer(to, it));
+                }
+                () = self.clock.sleep(LATE) => self.is_late(to),
+            }
+        }
+    }
+
+    fn is_on_time(&self, to: &TopicPartition) {
+        if !self.has_late.load(Ordering::Acquire) {
+            return;
+        }
+        let mut late = self.late.lock();
+        late.remove(to);
+        self.has_late.store(!late.is_empty(), Ordering::Release);
+    }
+
+    fn is_late(self: &Arc<Self>, to: &TopicPartition) {
+        let now = self.clock.monotonic();
+        let since = {
+            let mut late = self.late.lock();
+            self.has_late.store(true, Ordering::Release);
+            *late.entry(to.clone()).or_insert(now)
+        };
+        if now.since(since) < STILL {
+            return;
+        }
+        // So long at least until it is looked at again.
+        self.late.lock().insert(to.clone(), now);
+        let (producers, to) = (Arc::clone(self), to.clone());
+        super::elsewhere("kafka-still", move || producers.replace_still(&to, since));
+    }
+
+    /// Replaces the producer of a partition that has taken nothing `since` then, if the
+    /// partition has a leader. Blocks.
+    fn replace_still(self: &Arc<Self>, of: &TopicPartition, since: Instant) {
+        let Some(index) = self.index(of) else { return };
+        let Some(place) = self.all.get(index) else { return };
+        let producer = Arc::clone(&place.read());
+        // One that is newer has had no time yet.
+        if producer.context().made > since || !stranded::has_leader(&self.config, of) {
+            return;
+        }
+        tracing::warn!(partition = %of, "a partition that has a leader takes nothing");
+        self.replace(index, &producer, "a producer stood still");
     }
 
     /// Appends. Everything up to the first wait happens in the first poll, and the
@@ -239,10 +329,7 @@ impl Producers {
             };
             results.push(match one {
                 Sent::Done(result) => result,
-                Sent::Waiting(to, answer) => match answer.await {
-                    Ok(outcome) => self.answer(&to, outcome),
-                    Err(_dropped) => Err(AppendError::Unknown),
-                },
+                Sent::Waiting(to, answer) => self.answered(&to, answer).await,
                 Sent::Unknown(batch) => Err(AppendError::UnknownPartition(batch.to)),
             });
         }
@@ -370,9 +457,13 @@ impl Producers {
 
     /// The producer of a partition: always the same one, so that it keeps its order.
     fn place(&self, of: &TopicPartition) -> Option<&RwLock<Producer>> {
+        self.all.get(self.index(of)?)
+    }
+
+    fn index(&self, of: &TopicPartition) -> Option<usize> {
         let name = crc32c::crc32c(of.topic.as_str().as_bytes()).wrapping_add(of.partition);
         let count = u32::try_from(self.all.len()).ok()?;
-        self.all.get(usize::try_from(name.checked_rem(count)?).ok()?)
+        usize::try_from(name.checked_rem(count)?).ok()
     }
 }
 
@@ -381,12 +472,14 @@ fn produce(
     fatal: &Arc<OnceLock<Arc<str>>>,
     owner: &Weak<Producers>,
     index: usize,
+    now: Instant,
 ) -> KafkaResult<ThreadedProducer<Reports>> {
     config.producer().create_with_context(Reports {
         fatal: Arc::clone(fatal),
         owner: Weak::clone(owner),
         index,
         is_watched: AtomicBool::new(false),
+        made: now,
     })
 }
 

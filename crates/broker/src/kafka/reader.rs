@@ -6,7 +6,8 @@
 //!
 //! An error of the client does not say which partition it is about. So whenever
 //! one comes, the ends of all partitions are asked for, and whose position is not
-//! between them gets its error from that.
+//! between them gets its error from that. After trouble with a broker the positions are
+//! watched for a while (`watch`), since a client may stand still without a word.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,6 +29,7 @@ use super::{
     CALL, Shared,
     admin::native,
     consumer::{Consumer, Taken, record, weight},
+    watch::{Seen, Watch},
 };
 use crate::seam::{Fetched, PartitionEnds, ReadError, Record};
 
@@ -82,7 +84,9 @@ type Ends = Vec<(Asked, Result<PartitionEnds, ReadError>)>;
 /// What a look at the ends of partitions found.
 struct Looked {
     ends: Ends,
-    /// Instead of the one that has lost all brokers.
+    /// All positions were looked at, to see whether they move.
+    is_watch: bool,
+    /// Instead of the one that has lost all brokers or stands still.
     consumer: Option<Arc<Consumer>>,
 }
 
@@ -100,9 +104,10 @@ pub struct KafkaReader {
     doubtful: bool,
     /// The client stopped reading a partition and does not say which.
     restart: bool,
-    /// All brokers were down: another consumer takes over when they are back
-    /// (`stranded`).
+    /// All brokers were down, or the consumer stands still: another one takes over when
+    /// the brokers are back (`stranded`).
     has_lost: bool,
+    watch: Watch,
     look: Option<JoinHandle<Looked>>,
 }
 
@@ -127,6 +132,7 @@ impl KafkaReader {
             doubtful: false,
             restart: false,
             has_lost: false,
+            watch: Watch::default(),
             look: None,
         }
     }
@@ -228,8 +234,10 @@ impl KafkaReader {
             self.has_lost = false;
             self.doubtful = false;
         }
-        let is_wanted =
-            self.doubtful || self.assigned.values().any(|known| known.state == State::New);
+        let is_watch = self.watch.is_due(self.shared.clock.monotonic());
+        let is_wanted = self.doubtful
+            || is_watch
+            || self.assigned.values().any(|known| known.state == State::New);
         if self.look.is_some() || !is_wanted {
             return;
         }
@@ -244,10 +252,13 @@ impl KafkaReader {
             }
         }
         let doubtful = std::mem::take(&mut self.doubtful);
+        if is_watch {
+            self.watch.look();
+        }
         let asked: Vec<Asked> = self
             .assigned
             .iter()
-            .filter(|(_, known)| doubtful || known.state == State::New)
+            .filter(|(_, known)| doubtful || is_watch || known.state == State::New)
             .map(|(partition, known)| Asked {
                 partition: partition.clone(),
                 era: known.era,
@@ -267,7 +278,7 @@ impl KafkaReader {
             let ends = look(&shared, new.as_deref().or(known.as_deref()), asked);
             let are_back =
                 ends.iter().any(|(_, ends)| !matches!(ends, Err(ReadError::Unavailable)));
-            Looked { ends, consumer: new.filter(|_| are_back) }
+            Looked { ends, is_watch, consumer: new.filter(|_| are_back) }
         }));
     }
 
@@ -284,7 +295,10 @@ impl KafkaReader {
 
     fn looked(&mut self, looked: Looked) {
         let restart = std::mem::take(&mut self.restart);
-        let Looked { ends, consumer } = looked;
+        let Looked { ends, is_watch, consumer } = looked;
+        if is_watch && consumer.is_none() {
+            self.compare(&ends);
+        }
         // Whatever the old one had assigned went with it.
         let is_new = consumer.is_some();
         match consumer {
@@ -331,6 +345,29 @@ impl KafkaReader {
                 Err(ReadError::Unavailable) if known.state == State::Live => {}
                 Err(error) => self.fail(partition, error),
             }
+        }
+    }
+
+    /// Gives the partitions to another consumer if this one stands still.
+    fn compare(&mut self, ends: &Ends) {
+        // What has been read waits for its turn.
+        let is_full = self.buffered >= BUFFER_BYTES;
+        let found = ends.iter().filter_map(|(asked, ends)| {
+            let known = self.assigned.get(&asked.partition)?;
+            let is_read = known.era == asked.era && known.state == State::Live && !known.paused;
+            let end = ends.as_ref().ok().filter(|_| is_read && !is_full)?.end;
+            let seen = Seen { era: known.era, expected: known.expected, end };
+            Some((asked.partition.clone(), seen))
+        });
+        let still = self.watch.compare(found);
+        if let Some(first) = still.first() {
+            tracing::warn!(
+                partitions = still.len(),
+                %first,
+                "a consumer stood still after trouble with a broker; another one takes its place"
+            );
+            self.has_lost = true;
+            self.doubtful = true;
         }
     }
 
@@ -396,10 +433,14 @@ impl KafkaReader {
                 }
                 Taken::Error(error) => {
                     tracing::debug!(%error, "a consumer reports an error");
+                    self.watch.trouble(self.shared.clock.monotonic());
                     self.doubt(error.rdkafka_error_code());
                 }
-                Taken::Nothing => return,
+                Taken::Nothing => break,
             }
+        }
+        if consumer.client().is_some_and(|client| client.context().take_trouble()) {
+            self.watch.trouble(self.shared.clock.monotonic());
         }
     }
 

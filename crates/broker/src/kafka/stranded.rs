@@ -13,9 +13,12 @@
 use std::time::Duration;
 
 use rdkafka::{ClientContext, admin::AdminClient, client::Client};
-use tidings_types::names;
+use tidings_types::{TopicPartition, names};
 
-use super::{KafkaConfig, admin::Quiet};
+use super::{
+    KafkaConfig,
+    admin::{Quiet, native},
+};
 
 /// How long a client that can find a broker may take for it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -49,4 +52,15 @@ pub(super) fn look_round<C: ClientContext>(client: &Client<C>, config: &KafkaCon
 fn sees_brokers<C: ClientContext>(client: &Client<C>) -> bool {
     let answer = client.fetch_metadata(Some(names::REGISTRY), PATIENCE);
     answer.is_ok_and(|metadata| !metadata.brokers().is_empty())
+}
+
+/// Whether a new client finds the leader of a partition. Blocks, for [`PATIENCE`] at most.
+pub(super) fn has_leader(config: &KafkaConfig, of: &TopicPartition) -> bool {
+    let new: Result<AdminClient<Quiet>, _> = config.admin().create_with_context(Quiet::default());
+    let Ok(new) = new else { return false };
+    let answer = new.inner().fetch_metadata(Some(of.topic.as_str()), PATIENCE);
+    answer.is_ok_and(|metadata| {
+        let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        partitions.any(|one| one.id() == native(of) && one.leader() >= 0 && one.error().is_none())
+    })
 }

@@ -152,6 +152,9 @@ async fn a_full_disk_refuses_appends_but_not_reads_and_recovers() {
     assert_eq!(append(&broker, &at("t", 0), &["no"]).await, Err(AppendError::NoSpace));
     assert_eq!(member.commit(vec![position.clone()]).await, Err(GroupError::NoSpace));
     assert_eq!(broker.create_topic(spec("u", 1)).await, Err(TopicError::NoSpace));
+    // Who starts on a full disk finds its topics.
+    let again = broker.create_topic(spec("t", 1)).await;
+    assert_eq!(again, Err(TopicError::Exists("t".into())));
     assert_eq!(read_all(&broker, &at("t", 0), 0).await.len(), 100);
     broker.trim(&at("t", 0), 10).await.unwrap();
     probe.0.store(0, Ordering::SeqCst);

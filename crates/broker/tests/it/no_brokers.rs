@@ -1,5 +1,5 @@
-//! A broker that says for a while that there are no brokers, as one does that has just
-//! come back: clients must find it again once it says otherwise.
+//! What a broker says that has just come back: that there are no brokers, or that a
+//! partition has no leader. Clients must find it again once it says otherwise.
 
 use std::{
     collections::HashMap,
@@ -28,6 +28,9 @@ use crate::lab::{TestClock, append, at, connect, read_all, spec, texts};
 const PARTITIONS: u32 = 8;
 const SESSION: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(40);
+/// How long a broker hangs, and how often.
+const HANG: Duration = Duration::from_secs(3);
+const HANGS: usize = 3;
 
 /// Stands before a node and takes the brokers out of its answers while told so.
 struct Before {
@@ -237,4 +240,71 @@ async fn clients_that_were_told_of_no_brokers_find_them_again() {
     assert_eq!(texts(&all.expect("a single read stands still"))[..2], ["first", "second"]);
     lives_on(&broker, group, since).await;
     drop(node);
+}
+
+fn signal(node: &KafkaNode, name: &str) {
+    let pid = node.pid().unwrap().to_string();
+    let status = std::process::Command::new("kill").args([name, &pid]).status().unwrap();
+    assert!(status.success(), "{name} did not reach the node");
+}
+
+/// A broker that hangs for longer than its session is taken for dead by its controller:
+/// when it goes on, its partitions have no leader for a moment, and it says so to whoever
+/// fetches or appends just then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_a_broker_that_hung_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let started = tokio::task::spawn_blocking(move || {
+        let soon =
+            [("broker.session.timeout.ms", "1500"), ("broker.heartbeat.interval.ms", "300")];
+        KafkaNode::start(&path, &soon).unwrap()
+    });
+    let node = started.await.unwrap();
+    let clock = TestClock::today();
+    let broker = Broker::Kafka(connect(node.bootstrap(), &clock).await);
+    broker.create_topic(spec("t", PARTITIONS)).await.unwrap();
+    let mut reader = broker.reader();
+    for partition in 0..PARTITIONS {
+        reader.assign(at("t", partition), 0);
+    }
+
+    for round in 0..HANGS {
+        let broker = broker.clone();
+        let appends = async {
+            // Under way while the broker goes, and while it comes back.
+            let mut all = JoinSet::new();
+            for partition in 0..PARTITIONS {
+                let broker = broker.clone();
+                all.spawn(async move {
+                    let to = at("t", partition);
+                    loop {
+                        let text = format!("round {round}");
+                        if append(&broker, &to, &[&text]).await.is_ok() {
+                            break;
+                        }
+                    }
+                });
+            }
+            signal(&node, "-STOP");
+            let hung = timeout(HANG, std::future::pending::<()>()).await;
+            assert!(hung.is_err());
+            signal(&node, "-CONT");
+            timeout(PATIENCE, all.join_all()).await.expect("a producer stands still");
+        };
+        let wanted = format!("round {round}");
+        let mut missing: Vec<u32> = (0..PARTITIONS).collect();
+        let read = async {
+            while !missing.is_empty() {
+                for fetched in reader.poll(1 << 20).await {
+                    let records = fetched.records.unwrap();
+                    if texts(&records).contains(&wanted.as_str()) {
+                        missing.retain(|partition| *partition != fetched.from.partition);
+                    }
+                }
+            }
+        };
+        let all = async { tokio::join!(appends, read) };
+        timeout(HANG + PATIENCE, all).await.expect("a reader stands still");
+    }
 }

@@ -1,6 +1,10 @@
 //! Order over any sequence of events and takeovers.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use proptest::prelude::*;
 use tidings_types::{AttemptCode, Sabotage};
@@ -393,4 +397,36 @@ fn a_change_to_strict_first_drains_the_urgent_lane() {
     let mut rest = lanes[2..].to_vec();
     rest.sort_unstable();
     assert_eq!(rest, [(Lane::Standard, 1), (Lane::Standard, 2)]);
+}
+
+/// Nothing but the time that it named makes the owner ask again.
+#[test]
+fn while_the_urgent_lane_drains_what_is_due_there_is_not_forgotten() {
+    let mut run = Run::new(&rules(Ordering::PerKey, StuckKey::Wait));
+    run.logs = [vec![arrived(0, 0, 2)], vec![arrived(1, 0, 2)]];
+    run.read_on();
+    step(&mut run, 6);
+    let failed = |fact: &&Fact| fact.kind == FactKind::AttemptFailed;
+    let lanes: BTreeSet<Lane> =
+        run.outcomes.iter().filter(failed).map(|fact| fact.entry.lane).collect();
+    assert_eq!(lanes.len(), 2, "both lanes wait for another attempt");
+    let (now, strict) = (run.now(), rules(Ordering::Strict, StuckKey::Wait));
+    run.rules = strict.clone();
+    run.hook.set(Standing::Active, strict, now, &mut run.process);
+    for _ in 0..20 {
+        let due = run.hook.next_due(run.now()).expect("nobody asks again");
+        run.time = due.as_millis() - 1_000_000;
+        // Each end makes the owner ask at once.
+        for _ in 0..4 {
+            run.start();
+            while !run.flying.is_empty() {
+                run.finish(0, true);
+            }
+            run.acknowledge(usize::MAX);
+        }
+        if run.hook.is_settled() {
+            return;
+        }
+    }
+    panic!("it never settles: {:?}", run.hook);
 }

@@ -37,7 +37,11 @@ pub(super) fn write(data: &Path, base_url: &str) -> anyhow::Result<AddressFile> 
 
 impl AddressFile {
     pub(super) fn remove(self) -> anyhow::Result<()> {
-        std::fs::remove_file(&self.0).with_context(|| format!("cannot remove {}", self.0.display()))
+        match std::fs::remove_file(&self.0) {
+            // Somebody took it away.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.with_context(|| format!("cannot remove {}", self.0.display())),
+        }
     }
 }
 

@@ -151,6 +151,13 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// `HOST:PORT`, as one broker of Kafka is named.
+fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
 #[expect(clippy::too_many_lines, reason = "one line per setting; a table in code")]
 fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
     let dev = flags.dev;
@@ -162,7 +169,9 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
     let broker = flags.broker.as_deref().or(file.broker.as_deref()).unwrap_or("local");
     let broker = match broker.strip_prefix("kafka://") {
         _ if broker == "local" => BrokerChoice::Local,
-        Some(bootstrap) if !bootstrap.is_empty() => BrokerChoice::Kafka(bootstrap.to_owned()),
+        Some(bootstrap) if bootstrap.split(',').all(is_host_and_port) => {
+            BrokerChoice::Kafka(bootstrap.to_owned())
+        }
         Some(_) | None => {
             return Err(bad("broker", "must be `local` or `kafka://HOST:PORT,…`"));
         }
@@ -193,7 +202,7 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
         ladders,
         max_open: positive("delivery.max_open", file.delivery.max_open, 100_000)?,
         remembered: positive("delivery.remembered", file.delivery.remembered, 20_000)?,
-        suspend_after: duration(
+        suspend_after: some_time(
             "delivery.suspend_after",
             file.delivery.suspend_after.as_deref(),
             72 * HOUR,

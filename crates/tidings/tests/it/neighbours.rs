@@ -9,15 +9,16 @@ use crate::stage::{PATIENCE, Stage, event};
 
 const PAYLOAD: &str = r#"{"messageId":"m","publicToken":"t"}"#;
 
-/// An operator's hook at the receiver's path `ops`.
-async fn operator(stage: &Stage) {
+/// An operator's hook at the receiver's path `ops`. Gives its key.
+async fn operator(stage: &Stage) -> String {
     let hook = json!({
         "label": "operations", "url": stage.receiver.url("ops"),
         "events": ["webhook.failing", "webhook.suspended", "webhook.recovered"],
-        "authentication": {"type": "none"}, "signature": {"type": "none"},
+        "authentication": {"type": "none"}, "signature": {"type": "signatureKey"},
     });
     let answer = stage.admin().json("POST", "/admin/v1/hooks", &hook).await.unwrap();
-    answer.response(201).unwrap();
+    let made = answer.response(201).unwrap();
+    made["signatureKey"].as_str().unwrap().to_owned()
 }
 
 /// A metric of the process.
@@ -30,12 +31,14 @@ async fn metric(stage: &Stage, name: &str) -> Option<u64> {
 #[tokio::test]
 async fn operators_are_told_that_a_webhook_fails_and_that_it_has_recovered() {
     let mut stage = Stage::start().await;
-    operator(&stage).await;
+    let key = operator(&stage).await;
     stage.receiver.behave("w", Behaviour::Dead);
     let webhook = stage.webhook("w", &[104]).await;
     stage.publish(&event(PAYLOAD)).await;
     let failing = stage.arrived("ops", 1).await.remove(0);
     assert_eq!(failing.headers["x-eds-event-code"], "webhook.failing");
+    let signed = tidings_signing::x_signature(key.as_bytes(), &failing.body);
+    assert_eq!(failing.headers["x-signature"], signed.as_str());
     let told: Value = serde_json::from_slice(&failing.body).unwrap();
     let object = &told["event_body"]["object"];
     assert_eq!(object["key"], webhook["webhookId"], "{told}");

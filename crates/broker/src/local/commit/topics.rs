@@ -21,6 +21,10 @@ const CLEAN_STEP: usize = 16;
 impl Core {
     pub(super) fn change_topics(&self, committer: &mut Committer, op: TopicOp, space: Space) {
         let result = match op.change {
+            // That needs no space: a start finds its topics on a full disk too.
+            TopicChange::Create(spec) if self.topics.read().by_name.contains_key(&spec.name) => {
+                Err(TopicError::Exists(spec.name))
+            }
             TopicChange::Create(_) | TopicChange::AddPartitions(..) if space != Space::Plenty => {
                 self.metrics.space_refusals.inc();
                 Err(TopicError::NoSpace)
