@@ -256,8 +256,7 @@ async fn clients_of_a_broker_that_hung_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
     let started = tokio::task::spawn_blocking(move || {
-        let soon =
-            [("broker.session.timeout.ms", "1500"), ("broker.heartbeat.interval.ms", "300")];
+        let soon = [("broker.session.timeout.ms", "1500"), ("broker.heartbeat.interval.ms", "300")];
         KafkaNode::start(&path, &soon).unwrap()
     });
     let node = started.await.unwrap();
