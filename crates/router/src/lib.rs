@@ -14,6 +14,7 @@
 mod config;
 mod decide;
 mod deliver;
+mod front;
 mod metrics;
 mod owner;
 mod patience;

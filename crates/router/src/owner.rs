@@ -8,9 +8,11 @@
 
 mod assignment;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use tidings_broker::{AppendBatch, AppendError, Fetched, InOrder, Offsets, Reader, Record};
+use tidings_broker::{
+    AppendBatch, AppendError, Fetched, InOrder, Offsets, ReadError, Reader, Record,
+};
 use tidings_delivery::{Fence, Proof};
 use tidings_proto::{decode, encode, v1};
 use tidings_types::{Instant, Offset, Partition, Sabotage, TopicName, TopicPartition, names};
@@ -55,9 +57,6 @@ async fn run(start: Start) -> Result<(), End> {
     let taken = takeover.run(&found).await?;
     let epoch = shared.config.source_epoch;
     let progress = Progress::new(taken.took, epoch, taken.next.clone());
-    // From now on every source partition has a commit.
-    progress.commit(&commits, &patience).await?;
-    shared.ready(partition, true);
     let (queue, batches) = mpsc::channel(QUEUE);
     // Ends the deciding loop also when one of the others has ended.
     let halt = patience.stop.child_token();
@@ -74,6 +73,10 @@ async fn run(start: Start) -> Result<(), End> {
         next: taken.next,
         parked: BTreeMap::new(),
     };
+    decider.make_up(taken.gaps).await?;
+    // From now on every source partition has a commit.
+    progress.commit(&commits, &patience).await?;
+    shared.ready(partition, true);
     for (source, next) in &decider.next {
         decider.reader.assign(source.clone(), *next);
     }
@@ -121,13 +124,18 @@ async fn deliver(
             progress.advance(batch.routed_next, &batch.positions, 0);
             progress.commit(commits, patience).await?;
         }
-        let delivered = match batch.rest {
-            Rest::Of(decisions) => deliverer.deliver(&decisions, None).await?,
-            Rest::Chunk(chunk) => deliverer.append_all(chunk).await?,
-        };
+        let delivered = append_rest(&deliverer, batch.rest).await?;
         progress.advance(batch.routed_next, &batch.positions, batch.written + delivered);
     }
     Ok(())
+}
+
+/// Appends what follows from decisions that stand; gives the number of records.
+async fn append_rest(deliverer: &Deliverer<'_>, rest: Rest) -> Result<u64, End> {
+    match rest {
+        Rest::Of(decisions) => deliverer.deliver(&decisions, None).await,
+        Rest::Chunk(chunk) => deliverer.append_all(chunk).await,
+    }
 }
 
 /// Keeps the gauge of what is not decided yet. Never ends; takes its share of the
@@ -250,6 +258,68 @@ impl Decider<'_> {
             None => Rest::Of(batch.decisions),
         };
         Ok(Some(Decided { rest, written, routed_next, positions: batch.positions }))
+    }
+
+    /// Decides what an earlier owner left undecided before decisions that stand, before
+    /// anything is committed: whoever takes over meanwhile finds the same gaps.
+    async fn make_up(&mut self, gaps: Vec<(TopicPartition, Range<Offset>)>) -> Result<(), End> {
+        for (source, gap) in gaps {
+            tracing::warn!(
+                %source,
+                ?gap,
+                "an append failed in part; what it left out is decided now"
+            );
+            let behind = self.next.insert(source.clone(), gap.start);
+            self.make_up_for(&source, gap).await?;
+            if let Some(behind) = behind {
+                self.next.insert(source, behind);
+            }
+        }
+        // Everything that is decided has its deliveries, and nothing before `next` is not
+        // decided.
+        self.progress.advance(self.fence.next(), &self.next, 0);
+        Ok(())
+    }
+
+    async fn make_up_for(
+        &mut self,
+        source: &TopicPartition,
+        gap: Range<Offset>,
+    ) -> Result<(), End> {
+        let deliverer = Deliverer { shared: self.shared, patience: self.patience };
+        let mut at = gap.start;
+        let mut tries = self.patience.tries();
+        while at < gap.end {
+            let broker = &self.shared.deps.broker;
+            let records = match broker.read(source, at, self.shared.config.poll_bytes).await {
+                Ok(records) => records,
+                Err(ReadError::Trimmed { first, .. }) => {
+                    self.shared.deps.metrics.unreadable.inc();
+                    tracing::error!(%source, "source records have expired before they were routed");
+                    at = first;
+                    continue;
+                }
+                Err(_cannot_be_read_now) => Vec::new(),
+            };
+            let Some(last) = records.last().map(|record| record.offset) else {
+                tries.again().await?;
+                continue;
+            };
+            let inside: Vec<Record> =
+                records.into_iter().filter(|record| record.offset < gap.end).collect();
+            let reached = inside.last().map_or(gap.end, |record| record.offset + 1);
+            let fetched = Fetched { from: source.clone(), records: Ok(inside) };
+            if let Some(decided) = self.batch(vec![fetched]).await? {
+                append_rest(&deliverer, decided.rest).await?;
+            }
+            let next = self.next.get(source).copied().unwrap_or(reached);
+            if next < reached {
+                // Its topic is paused.
+                tries.again().await?;
+            }
+            at = if next < reached { next } else { last + 1 };
+        }
+        Ok(())
     }
 
     /// Whether deliveries may be appended in one call with their decisions: not while

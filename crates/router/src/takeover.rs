@@ -4,9 +4,13 @@
 //! they write behind it is void. Then it reads from the committed position up to
 //! its own `took`: a record that is decided there is never decided again; the same
 //! deliveries are appended once more. So one source record has one decision,
-//! whatever has changed in the registry meanwhile.
+//! whatever has changed in the registry meanwhile. What an earlier owner left
+//! undecided before a decision that stands is found here too (`front`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use tidings_broker::{AppendError, CommittedPosition, ReadError, Record};
 use tidings_delivery::TookOrder;
@@ -17,6 +21,7 @@ use v1::routed_record::Kind;
 
 use crate::{
     deliver::Deliverer,
+    front::Front,
     patience::{End, Patience},
     position::Covered,
     records::{is_known_format, routed_place, source_of, took},
@@ -38,8 +43,10 @@ pub(crate) struct Takeover<'a> {
 pub(crate) struct Taken {
     /// Where this owner's `took` stands.
     pub(crate) took: Offset,
-    /// The first offset of each source partition that is not decided.
+    /// The first offset of each source partition behind everything that is decided.
     pub(crate) next: BTreeMap<TopicPartition, Offset>,
+    /// What is not decided before that.
+    pub(crate) gaps: Vec<(TopicPartition, Range<Offset>)>,
 }
 
 /// Where a source partition stands in the commits.
@@ -72,7 +79,13 @@ impl Takeover<'_> {
             repeated = replay.repeated,
             "took a partition of tidings.routed over"
         );
-        Ok(Taken { took, next: replay.next })
+        let (mut next, mut gaps) = (BTreeMap::new(), Vec::new());
+        for (source, front) in replay.fronts {
+            let (offset, open) = front.close();
+            gaps.extend(open.into_iter().map(|gap| (source.clone(), gap)));
+            next.insert(source, offset);
+        }
+        Ok(Taken { took, next, gaps })
     }
 
     /// A `took` whose fate is unknown is simply followed by another.
@@ -200,7 +213,7 @@ struct Replay<'a> {
     starts: &'a BTreeMap<TopicPartition, Start>,
     from: Offset,
     order: TookOrder,
-    next: BTreeMap<TopicPartition, Offset>,
+    fronts: BTreeMap<TopicPartition, Front>,
     repeated: usize,
 }
 
@@ -222,7 +235,10 @@ impl<'a> Replay<'a> {
             starts,
             from: least.map_or(0, |covered| covered.routed),
             order,
-            next: starts.iter().map(|(source, start)| (source.clone(), start.committed)).collect(),
+            fronts: starts
+                .iter()
+                .map(|(source, start)| (source.clone(), Front::at(start.committed)))
+                .collect(),
             repeated: 0,
         }
     }
@@ -279,12 +295,14 @@ impl<'a> Replay<'a> {
         if self.sabotage == Sabotage::DecideAnew {
             return Seen::Missing;
         }
-        let next = self.next.entry(source).or_insert(start.committed);
-        if offset < *next {
-            return Seen::Twice;
-        }
-        *next = offset + 1;
-        Seen::Missing
+        let front = self.fronts.entry(source).or_insert_with(|| Front::at(start.committed));
+        // Only behind a commit of ours every decision is read.
+        let is_new = if start.covered.is_some() {
+            front.note(offset, decision.skipped)
+        } else {
+            front.jump(offset)
+        };
+        if is_new { Seen::Missing } else { Seen::Twice }
     }
 }
 

@@ -117,9 +117,10 @@ impl App {
         let (ready, is_ready) = watch::channel(false);
         let tls = settings.listen.tls.clone().map(tls::Tls::open).transpose();
         let tls = tls.map_err(Failure::Usage)?;
+        let claim = roles.announces.then(|| address::claim(&settings.data)).transpose()?;
         let parts = Parts::build(Arc::clone(&settings), roles, is_started).await?;
-        if roles.announces {
-            address::clear(&settings.data)?;
+        if let Some(claim) = &claim {
+            address::clear(claim)?;
         }
         // Bound first: a port that is taken ends the start before anything moves.
         let listener = tokio::net::TcpListener::bind(settings.listen.address)
@@ -189,11 +190,8 @@ impl App {
         if let Some(tls) = tls {
             front.spawn("TLS files", tls.run(front.stop.clone()));
         }
-        let announce = Announce {
-            ready,
-            started,
-            address: roles.announces.then(|| (settings.data.clone(), base_url.clone())),
-        };
+        let announce =
+            Announce { ready, started, address: claim.map(|claim| (claim, base_url.clone())) };
         let is_ready_now = move || {
             router_handle.as_ref().is_none_or(tidings_router::Handle::is_ready)
                 && log.as_ref().is_none_or(|log| log.status().complete)
@@ -265,7 +263,7 @@ struct Announce {
     ready: watch::Sender<bool>,
     started: watch::Sender<bool>,
     /// The data directory, and the address for its address file.
-    address: Option<(std::path::PathBuf, String)>,
+    address: Option<(address::Claim, String)>,
 }
 
 impl Announce {
@@ -287,7 +285,7 @@ impl Announce {
         }
         self.started.send_replace(true);
         let file = match &self.address {
-            Some((data, base_url)) => Some(address::write(data, base_url)?),
+            Some((claim, base_url)) => Some(address::write(claim, base_url)?),
             None => None,
         };
         self.ready.send_replace(true);

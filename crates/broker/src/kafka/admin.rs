@@ -22,7 +22,7 @@ use rdkafka::{
 };
 use tidings_types::{Clock, Offset, Partition, Timestamp, TopicName, TopicPartition};
 
-use super::{CALL, KafkaConfig, consumer::Consumer, context};
+use super::{CALL, KafkaConfig, config::UNUSED_GROUP, consumer::Consumer, context};
 use crate::seam::{
     CommittedPosition, GroupError, PartitionEnds, ReadError, Retention, TopicDescription,
     TopicError, TopicSpec,
@@ -101,6 +101,12 @@ impl Admin {
         Arc::clone(&client)
     }
 
+    /// The client's memory may be wrong for good: it may keep a partition without a
+    /// leader (`watch`). The next question goes to another one.
+    fn distrust(&self) {
+        self.client.lock().inner().context().has_lost.store(true, Ordering::Release);
+    }
+
     /// Asks who is there; an error if nobody can be reached.
     pub(super) async fn connect(self: Arc<Self>) -> KafkaResult<()> {
         let asked = self.blocking(|admin| {
@@ -137,6 +143,7 @@ impl Admin {
                 Err(_) => return Err(ReadError::Unavailable),
             }
             if self.clock.monotonic().since(started) > FRESH {
+                self.distrust();
                 return Err(ReadError::Unavailable);
             }
             std::thread::park_timeout(LOOK);
@@ -145,13 +152,11 @@ impl Admin {
 
     /// The error says whether the partition is unknown.
     fn watermarks(&self, of: &TopicPartition) -> Result<PartitionEnds, bool> {
-        let client = self.client();
-        let asked = client.inner().fetch_watermarks(of.topic.as_str(), native(of), CALL);
+        let asked = self.client().inner().fetch_watermarks(of.topic.as_str(), native(of), CALL);
         if let Err(error) = &asked
             && error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut)
         {
-            // It may keep a partition without a leader for good (`watch`).
-            client.inner().context().has_lost.store(true, Ordering::Release);
+            self.distrust();
         }
         let offset = |value: i64| Offset::try_from(value).unwrap_or(0);
         match asked {
@@ -180,8 +185,7 @@ impl Admin {
         let of = of.clone();
         let found = self.blocking(move |admin| {
             let ends = admin.ends_now(&of)?;
-            let consumer =
-                admin.group("tidings-readers").map_err(|_error| ReadError::Unavailable)?;
+            let consumer = admin.group(UNUSED_GROUP).map_err(|_error| ReadError::Unavailable)?;
             let client = consumer.client().ok_or(ReadError::Unavailable)?;
             let mut list = TopicPartitionList::with_capacity(1);
             // Times below zero have a meaning of their own in the protocol.
@@ -190,7 +194,10 @@ impl Admin {
                 .map_err(|_error| ReadError::Unavailable)?;
             let found = client.offsets_for_times(list, CALL);
             super::drain(&consumer);
-            let found = found.map_err(|_error| ReadError::Unavailable)?;
+            let found = found.map_err(|_error| {
+                admin.forget_group(UNUSED_GROUP);
+                ReadError::Unavailable
+            })?;
             let offset = found
                 .elements()
                 .first()
@@ -221,7 +228,7 @@ impl Admin {
             let client = consumer.client().ok_or(KafkaError::Canceled)?;
             let found = client.committed_offsets(list, CALL);
             super::drain(&consumer);
-            let found = found?;
+            let found = found.inspect_err(|_unanswered| admin.forget_group(&group))?;
             let position = |one: &TopicPartition| {
                 let found = found.find_partition(one.topic.as_str(), native(one))?;
                 let NativeOffset::Offset(next) = found.offset() else { return None };
@@ -457,6 +464,12 @@ impl Admin {
         let consumer = Arc::new(Consumer::new(&self.config.consumer(group))?);
         groups.insert(group.to_owned(), Arc::clone(&consumer));
         Ok(consumer)
+    }
+
+    /// One that does not answer may never (`stranded`): the next question goes to a new
+    /// one.
+    fn forget_group(&self, group: &str) {
+        self.groups.lock().remove(group);
     }
 
     /// Runs what blocks elsewhere; `None` if it broke off.

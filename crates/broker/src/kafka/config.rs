@@ -177,7 +177,7 @@ impl std::fmt::Debug for KafkaConfig {
 }
 
 /// librdkafka assigns nothing to a consumer without a group; nobody joins this one.
-const UNUSED_GROUP: &str = "tidings-readers";
+pub(super) const UNUSED_GROUP: &str = "tidings-readers";
 
 const FORBIDDEN: &[&str] = &[
     "acks",

@@ -37,9 +37,9 @@ pub(super) struct Context {
     trouble: AtomicBool,
 }
 
-/// What librdkafka names its line when a broker's answer says that a partition has no
-/// leader.
-const LEADERLESS: &str = "METADATAUPDATE";
+/// How librdkafka names its lines when a broker's answer says that a partition has no
+/// leader: to an append, and to a fetch.
+const LEADERLESS: [&str; 2] = ["METADATAUPDATE", "NOLEADER"];
 
 impl Context {
     /// Whether the last poll handled something, so that there may be more.
@@ -69,8 +69,11 @@ impl Context {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.handled.store(true, Ordering::Release);
-        if facility == LEADERLESS {
+        if LEADERLESS.contains(&facility) {
             self.trouble.store(true, Ordering::Release);
+            // As often as it fetches.
+            tracing::debug!(facility, message, "kafka client");
+            return;
         }
         log(level, facility, message);
     }

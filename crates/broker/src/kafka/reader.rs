@@ -350,6 +350,9 @@ impl KafkaReader {
 
     /// Gives the partitions to another consumer if this one stands still.
     fn compare(&mut self, ends: &Ends) {
+        if ends.iter().any(|(_, ends)| matches!(ends, Err(ReadError::Unavailable))) {
+            self.watch.saw_nothing(self.shared.clock.monotonic());
+        }
         // What has been read waits for its turn.
         let is_full = self.buffered >= BUFFER_BYTES;
         let found = ends.iter().filter_map(|(asked, ends)| {

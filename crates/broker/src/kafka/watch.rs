@@ -67,6 +67,11 @@ impl Watch {
         };
     }
 
+    /// The ends could not be asked for: all looks come again.
+    pub(super) fn saw_nothing(&mut self, now: Instant) {
+        self.trouble = Some((now, 0));
+    }
+
     /// Takes what a look found of the partitions that are read; answers with those that
     /// did not move since the last look although there was something to read.
     pub(super) fn compare(

@@ -8,9 +8,9 @@ use std::{
     },
 };
 
-use tidings_broker::{Fault, Faults};
+use tidings_broker::{AppendBatch, Fault, Faults, NewRecord};
 use tidings_catalogue::Catalogue;
-use tidings_proto::v1;
+use tidings_proto::{decode, encode, v1};
 use tidings_types::{Clock as _, Sabotage, TopicPartition, WebhookId, names};
 
 use crate::lab::{Hold, Lab, PM, config, routed, targets};
@@ -295,4 +295,55 @@ async fn partitions_move_to_a_router_that_joins_and_back() {
     assert_eq!(lab.decisions().await.len(), 12);
     assert_eq!(lab.deliveries(webhook, 0).await.len(), 12, "nothing was done twice");
     two.stop().await;
+}
+
+/// A part in the middle of an append may fail while what follows it is written, as a
+/// Kafka client does with what waited too long. The next owner finds a decision behind
+/// one that is missing.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_was_left_out_before_decided_ones_is_decided() {
+    let lab = Lab::new().await;
+    let webhook = lab.webhook(1, PM, &["104"]).await;
+    lab.event_topics().await;
+    let router = lab.router();
+    lab.publish("104", 0, lab.sample("104", 0)).await;
+    lab.routed_to_end("104", 0).await;
+    router.stop().await;
+    for seed in 1..6 {
+        lab.publish("104", 0, lab.sample("104", seed)).await;
+    }
+    let (place, first) = lab.routed_record("104", 0, 0).await;
+    for offset in [1, 3, 5] {
+        let mut routed: v1::RoutedRecord = decode(first.value.clone().unwrap()).unwrap();
+        let Some(v1::routed_record::Kind::Decision(decision)) = &mut routed.kind else {
+            panic!("no decision: {routed:?}");
+        };
+        decision.source.as_mut().unwrap().offset = offset;
+        let Some(v1::decision::What::Routed(what)) = &mut decision.what else {
+            panic!("not routed: {decision:?}");
+        };
+        what.uid = vec![u8::try_from(offset).unwrap(); 32].into();
+        what.targets[0].notification = vec![u8::try_from(offset).unwrap(); 16].into();
+        let record = NewRecord {
+            key: first.key.clone(),
+            headers: first.headers.to_vec(),
+            value: Some(encode(&routed)),
+            timestamp: None,
+        };
+        let batch = AppendBatch { to: place.clone(), records: vec![record] };
+        lab.broker.append(vec![batch]).await.remove(0).unwrap();
+    }
+
+    let router = lab.router();
+    lab.routed_to_end("104", 0).await;
+    router.stop().await;
+    // Once more: what was made up for is not decided again.
+    let router = lab.router();
+    lab.publish("104", 0, lab.sample("104", 6)).await;
+    lab.routed_to_end("104", 0).await;
+    router.stop().await;
+    assert_eq!(lab.decisions().await.len(), 7);
+    assert_eq!(faults(&lab).await, Vec::<String>::new());
+    let found: Vec<u64> = sources(&lab, webhook).await.into_keys().collect();
+    assert_eq!(found, [0, 1, 2, 3, 4, 5, 6]);
 }

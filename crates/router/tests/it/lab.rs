@@ -354,6 +354,29 @@ impl Lab {
         found.remove(0)
     }
 
+    /// The record in which a source record is decided, and its partition.
+    pub(crate) async fn routed_record(
+        &self,
+        kind: &str,
+        partition: u32,
+        offset: u64,
+    ) -> (TopicPartition, Record) {
+        let wanted = (names::events(kind).to_string(), partition, offset);
+        for number in 0..ROUTED_PARTITIONS {
+            let place = TopicPartition::new(names::ROUTED, number);
+            for record in self.all(&place).await {
+                let routed: v1::RoutedRecord = decode(record.value.clone().unwrap()).unwrap();
+                if let Some(v1::routed_record::Kind::Decision(decision)) = routed.kind
+                    && let Some(source) = decision.source
+                    && (source.topic, source.partition, source.offset) == wanted
+                {
+                    return (place, record);
+                }
+            }
+        }
+        panic!("{wanted:?} is not decided")
+    }
+
     /// Opens a body.
     pub(crate) async fn open(&self, uid: &[u8], body: &v1::Body) -> Vec<u8> {
         let sealed = sealed(body.sealed.as_ref().unwrap());

@@ -388,6 +388,9 @@ static int rd_kafkap_Fetch_reply_tags_partition_parse(
                  * handed on, so it must not be counted (PATCHES.md, 1). */
                 if (PartitionTags->CurrentLeader.LeaderId >= 0)
                         TopicTags->partitions_with_leader_change_cnt++;
+                else /* Tidings: whoever reads is told (PATCHES.md, 3). */
+                        rd_rkb_log(rkbuf->rkbuf_rkb, LOG_WARNING, "NOLEADER",
+                                   "A partition has no leader");
                 return 1;
         default:
                 return 0;
