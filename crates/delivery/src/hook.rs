@@ -245,13 +245,14 @@ impl<B: Clone> Hook<B> {
 
     /// When to ask again although nothing happens.
     pub fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let waiting = self.lanes.iter().flatten().filter_map(|lane| lane.waiting.first());
-        let mut waiting = waiting.map(|(due, _)| *due);
+        let is_active = self.gate.standing() == Standing::Active;
+        let drains = is_active && self.is_draining();
+        let waiting = BOTH.into_iter().filter_map(|lane| self.first_waiting(lane, drains));
+        let mut waiting = waiting.map(|(due, _)| due);
         let held = (self.held > 0).then_some(self.held_sweep);
         match self.gate.standing() {
             Standing::Active => {
-                // One that is due and may not start (a lane that waits for the other to
-                // drain) hides nothing that is due later.
+                // One that is due and may not start hides nothing that is due later.
                 let later = |due: &Timestamp| *due > now;
                 let others = [self.wake, self.gate.probe_at(), self.gate.silent_at(), held];
                 waiting.chain(others.into_iter().flatten()).filter(later).min()

@@ -228,17 +228,37 @@ impl<B: Clone> Hook<B> {
     }
 
     /// Whether standard notifications have to wait because the urgent lane drains.
-    pub(super) fn drains(&mut self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         let Some(until) = self.draining else { return false };
-        let is_drained = self.rules.ordering != Ordering::Strict
-            || self.lanes[index(Lane::Urgent)].as_ref().is_none_or(|urgent| {
+        self.rules.ordering == Ordering::Strict
+            && self.lanes[index(Lane::Urgent)].as_ref().is_some_and(|urgent| {
                 let reached: Offset = urgent.next;
                 let is_open = urgent.open.values().any(|open| open.entry.lane == Lane::Urgent);
-                reached >= until && !is_open
-            });
-        if is_drained {
+                reached < until || is_open
+            })
+    }
+
+    /// The same; once it has been drained that is over.
+    pub(super) fn drains(&mut self) -> bool {
+        if !self.is_draining() {
             self.draining = None;
         }
         self.draining.is_some()
+    }
+
+    /// What of a partition is due first and may be sent. While the urgent lane drains
+    /// that is only what is of it, also where what an earlier strict order has put into
+    /// the standard lane stands before it.
+    pub(super) fn first_waiting(&self, lane: Lane, drains: bool) -> Option<(Timestamp, Offset)> {
+        let state = self.lanes[index(lane)].as_ref()?;
+        let is_urgent = |offset: &Offset| {
+            state.open.get(offset).is_some_and(|open| open.entry.lane == Lane::Urgent)
+        };
+        match lane {
+            _ if !drains => state.waiting.first().copied(),
+            Lane::Standard => None,
+            // At most one of the strict queue waits for its turn, so this is short.
+            Lane::Urgent => state.waiting.iter().find(|(_, offset)| is_urgent(offset)).copied(),
+        }
     }
 }

@@ -206,6 +206,21 @@ impl Run {
         self.mark = self.outcomes.len();
     }
 
+    fn act(&mut self, act: &Act) {
+        match act {
+            Act::Arrive(lane, key) => {
+                let offset = u64::try_from(self.logs[*lane].len()).unwrap();
+                let partition = u8::try_from(*lane).unwrap();
+                self.logs[*lane].push(arrived(partition, offset, *key));
+            }
+            Act::Start => self.start(),
+            Act::Finish(n, ok) => self.finish(*n, *ok),
+            Act::Acknowledge(most) => self.acknowledge(*most),
+            Act::Checkpoint => self.checkpoint(),
+            Act::TakeOver => self.take_over(),
+        }
+    }
+
     fn settle(&mut self) {
         for _ in 0..20_000 {
             self.time += 5;
@@ -247,18 +262,7 @@ fn run(rules: &Rules, acts: &[Act]) -> Run {
     let mut run = Run::new(rules);
     for act in acts {
         run.time += 3;
-        match act {
-            Act::Arrive(lane, key) => {
-                let offset = u64::try_from(run.logs[*lane].len()).unwrap();
-                let partition = u8::try_from(*lane).unwrap();
-                run.logs[*lane].push(arrived(partition, offset, *key));
-            }
-            Act::Start => run.start(),
-            Act::Finish(n, ok) => run.finish(*n, *ok),
-            Act::Acknowledge(most) => run.acknowledge(*most),
-            Act::Checkpoint => run.checkpoint(),
-            Act::TakeOver => run.take_over(),
-        }
+        run.act(act);
         run.read_on();
     }
     run.settle();
@@ -429,4 +433,53 @@ fn while_the_urgent_lane_drains_what_is_due_there_is_not_forgotten() {
         }
     }
     panic!("it never settles: {:?}", run.hook);
+}
+
+#[derive(Clone, Debug)]
+enum Turn {
+    Act(Act),
+    Order(bool),
+    Standing(bool),
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+    /// Whatever order a webhook asked for in between, and however often it was away: in
+    /// the end everything has its end.
+    #[test]
+    fn changes_of_order_stop_nothing(
+        turns in proptest::collection::vec(
+            prop_oneof![
+                8 => act().prop_map(Turn::Act),
+                1 => any::<bool>().prop_map(Turn::Order),
+                1 => any::<bool>().prop_map(Turn::Standing),
+            ],
+            0..120,
+        ),
+        at_once in 1..5_usize,
+    ) {
+        let mut rules = Rules { max_in_flight: at_once, ..rules(Ordering::PerKey, StuckKey::Wait) };
+        let mut run = Run::new(&rules);
+        let mut standing = Standing::Active;
+        for turn in turns {
+            run.time += 3;
+            match turn {
+                Turn::Act(act) => run.act(&act),
+                Turn::Order(strict) => {
+                    rules.ordering = if strict { Ordering::Strict } else { Ordering::PerKey };
+                }
+                Turn::Standing(active) => {
+                    standing = if active { Standing::Active } else { Standing::Inactive };
+                }
+            }
+            let now = run.now();
+            run.rules = rules.clone();
+            run.hook.set(standing, rules.clone(), now, &mut run.process);
+            run.read_on();
+        }
+        let now = run.now();
+        run.hook.set(Standing::Active, rules, now, &mut run.process);
+        run.settle();
+    }
 }

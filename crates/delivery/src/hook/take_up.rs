@@ -119,15 +119,19 @@ impl<B: Clone> Hook<B> {
             if !process.may_say() {
                 return Step::Idle;
             }
-            let Some(state) = &self.lanes[index(lane)] else { return Step::Idle };
+            if self.lanes[index(lane)].is_none() {
+                return Step::Idle;
+            }
             let ends_all = match self.gate.standing() {
                 Standing::Active | Standing::Inactive | Standing::Paused => false,
                 Standing::Suspended | Standing::Deleted => true,
             };
             let open = self.tried_in(lane.partition());
             let early = self.gate.is_broken() && self.gate.probes_early(open, now);
-            let first = state.waiting.first().filter(|(due, _)| ends_all || early || *due <= now);
-            if let Some(&(_, offset)) = first {
+            let drains = self.drains() && !ends_all;
+            let first = self.first_waiting(lane, drains);
+            let first = first.filter(|(due, _)| ends_all || early || *due <= now);
+            if let Some((_, offset)) = first {
                 let at = At { partition: lane.partition(), offset };
                 match self.next_open(at, now, process) {
                     None => continue,
