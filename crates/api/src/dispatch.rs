@@ -95,7 +95,7 @@ async fn handle(Extract(state): Extract<State>, request: HttpRequest<Body>) -> R
 }
 
 /// Reads and drops what is left of a body, within bounds.
-async fn drain(body: &mut Body) {
+pub(crate) async fn drain(body: &mut Body) {
     let rest = async {
         let mut dropped = 0;
         while let Some(Ok(frame)) = body.frame().await {
@@ -304,6 +304,10 @@ async fn run(state: &State, route: &Route, request: &Request) -> Result<Answer, 
             run_eds(&call, operation).await
         }
     }
+    .map(|answer| {
+        let is_old = route.operation.reads_registry();
+        if is_old { answer.with_as_of(state.deps.registry.as_of()) } else { answer }
+    })
 }
 
 async fn run_platform(

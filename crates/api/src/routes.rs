@@ -95,6 +95,21 @@ impl Operation {
         }
     }
 
+    /// Whether it answers from the registry as it was last folded, however old that is.
+    pub(crate) fn reads_registry(self) -> bool {
+        matches!(
+            self,
+            Self::Platform(Platform::ListHooks | Platform::GetHook | Platform::ListPauses)
+                | Self::Eds(
+                    Eds::ListWebhooks
+                        | Eds::GetWebhook
+                        | Eds::ListSubscriptions
+                        | Eds::ListConfigurations
+                        | Eds::GetConfiguration
+                )
+        )
+    }
+
     /// Under which prefixes the operation's path stands.
     pub(crate) fn prefixes(self) -> &'static [&'static str] {
         match self {

@@ -23,6 +23,7 @@ pub use local::{
 pub use partitioner::partition_of;
 pub use seam::{
     AppendBatch, AppendError, Appended, Broker, BrokerError, CommittedPosition, Fetched, Group,
-    GroupError, GroupEvent, Header, InOrder, Liveness, NewRecord, Offsets, PartitionEnds, Position,
-    ReadError, Reader, Record, Retention, TopicDescription, TopicError, TopicSpec,
+    GroupError, GroupEvent, Header, InOrder, Liveness, MessageBytes, NewRecord, Offsets,
+    PartitionEnds, Position, ReadError, Reader, Record, Retention, TopicDescription, TopicError,
+    TopicSpec,
 };

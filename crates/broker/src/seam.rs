@@ -196,6 +196,24 @@ pub struct TopicDescription {
     pub name: TopicName,
     pub partitions: u32,
     pub retention: Retention,
+    /// `None` where a topic takes whatever its broker takes.
+    pub message_bytes: Option<MessageBytes>,
+}
+
+/// The largest record, with its framing, of a topic that has a limit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageBytes {
+    /// What the topic takes.
+    pub takes: usize,
+    /// What it must take for every record of ours.
+    pub must: usize,
+}
+
+impl MessageBytes {
+    /// Whether a record of ours may be refused.
+    pub fn is_tight(self) -> bool {
+        self.takes < self.must
+    }
 }
 
 /// The first offset that can be read and the one that the next record will get.

@@ -1,6 +1,12 @@
 //! The task that folds, and the handle that reads and writes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -27,6 +33,8 @@ use crate::{
 const READ_BYTES: usize = 1024 * 1024;
 /// How long a caller waits for the fold before it is told that nobody knows.
 const FOLD_PATIENCE: Duration = Duration::from_secs(10);
+/// How often the age of the registry is taken.
+const AGE: Duration = Duration::from_secs(1);
 /// How long to wait before something is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Proposals of one process that wait at once; more wait for their turn.
@@ -107,6 +115,8 @@ struct Shared {
     version: watch::Sender<Offset>,
     proposals: Proposals,
     turns: Semaphore,
+    /// When it was last known to be folded to its end, in milliseconds.
+    as_of: AtomicI64,
     metrics: Metrics,
 }
 
@@ -170,6 +180,7 @@ impl Registry {
             version,
             proposals: Proposals::default(),
             turns: Semaphore::new(MAX_PROPOSALS),
+            as_of: AtomicI64::new(0),
             metrics: Metrics::default(),
         }));
         let mut reader = broker.reader();
@@ -200,9 +211,35 @@ impl Registry {
     /// # Errors
     /// When the broker does not answer, or the fold does not come that far in 10 s.
     pub async fn fold_to_end(&self) -> Result<Arc<Snapshot>, RegistryError> {
+        let asked = self.now();
         let ends =
             self.0.broker.ends(&place()).await.map_err(|_error| RegistryError::Unavailable)?;
-        self.fold_to(ends.end).await
+        let snapshot = self.fold_to(ends.end).await?;
+        self.0.as_of.fetch_max(asked.as_millis(), Ordering::Relaxed);
+        Ok(snapshot)
+    }
+
+    /// The time up to which the registry is known to be folded.
+    pub fn as_of(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.as_of.load(Ordering::Relaxed))
+    }
+
+    /// Keeps [`Self::as_of`] young until `shutdown`, for those who tell it.
+    pub async fn keep_age(&self, shutdown: CancellationToken) {
+        let asking = async {
+            loop {
+                // While the broker is away the age grows.
+                if let Err(error) = self.fold_to_end().await {
+                    tracing::debug!(%error, "the registry grows older");
+                }
+                self.0.clock.sleep(AGE).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = asking => {}
+        }
     }
 
     async fn fold_to(&self, end: Offset) -> Result<Arc<Snapshot>, RegistryError> {
@@ -377,6 +414,7 @@ impl RegistryTask {
 
     async fn catch_up(&mut self) -> Result<(), RegistryError> {
         let shared = Arc::clone(&self.registry.0);
+        let asked = shared.clock.now();
         let end =
             shared.broker.ends(&place()).await.map_err(|_error| RegistryError::Unavailable)?.end;
         while self.registry.snapshot().version < end {
@@ -386,6 +424,7 @@ impl RegistryTask {
                 self.fold(records, |_| Ok(()))?;
             }
         }
+        shared.as_of.fetch_max(asked.as_millis(), Ordering::Relaxed);
         Ok(())
     }
 

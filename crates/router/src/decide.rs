@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// What a decision's record has beside the decision, at most: key, header, `took`.
-const RECORD_OVERHEAD: usize = 1024;
+pub(crate) const RECORD_OVERHEAD: usize = 1024;
 /// Headers and key of a quarantined record are kept up to these sizes.
 const KEPT_HEADERS: usize = 16 << 10;
 const KEPT_KEY: usize = 4 << 10;
@@ -49,6 +49,8 @@ pub(crate) struct Judge<'a> {
     table: Arc<RouteTable>,
     id_key: [u8; 32],
     now: Timestamp,
+    /// What `tidings.routed` took when its owner last looked.
+    limit: usize,
 }
 
 /// A decision, and what goes to quarantine before it.
@@ -81,11 +83,12 @@ impl<'a> Judge<'a> {
         shared: &'a Shared,
         patience: &'a Patience,
         snapshot: Arc<Snapshot>,
+        limit: usize,
     ) -> Option<Self> {
         let id_key = *snapshot.id_key()?;
         let table = snapshot.route_table();
         let now = shared.deps.clock.now();
-        Some(Self { shared, patience, snapshot, table, id_key, now })
+        Some(Self { shared, patience, snapshot, table, id_key, now, limit })
     }
 
     /// Decides one record. `skipped` offsets before it hold nothing.
@@ -113,11 +116,14 @@ impl<'a> Judge<'a> {
             }
             Err(refusal) => Err(refusal),
         };
-        let judged = judged.and_then(|what| {
-            decision.what = Some(what);
-            let limit = self.shared.config.max_record_bytes;
-            if decision.encoded_len() + RECORD_OVERHEAD > limit { Err(too_large()) } else { Ok(()) }
-        });
+        let judged = match judged {
+            Ok(what) => {
+                decision.what = Some(what);
+                let fits = self.fits(decision.encoded_len() + RECORD_OVERHEAD).await;
+                if fits { Ok(()) } else { Err(too_large()) }
+            }
+            Err(refusal) => Err(refusal),
+        };
         let quarantined = match judged {
             Ok(()) => None,
             Err(refusal) => {
@@ -131,6 +137,28 @@ impl<'a> Judge<'a> {
         };
         self.count(&decision, record);
         Ok(Verdict { decision, quarantined })
+    }
+
+    /// Whether `tidings.routed` takes a record of so many bytes. One that it does not
+    /// take must not be written: it would fail while others of its append stand.
+    async fn fits(&self, bytes: usize) -> bool {
+        if bytes <= self.limit {
+            return true;
+        }
+        let ours = self.shared.config.max_record_bytes;
+        // The topic may take more by now.
+        if bytes > ours || bytes <= self.shared.routed_limit().await {
+            return bytes <= ours;
+        }
+        self.shared.deps.metrics.too_large.inc();
+        tracing::error!(
+            topic = names::ROUTED,
+            bytes,
+            "a decision is larger than the topic takes, and its event is set aside; raise the \
+             topic's max.message.bytes to what `tidings topics check` says, then publish it again \
+             with `tidings quarantine redrive`"
+        );
+        false
     }
 
     fn count(&self, decision: &v1::Decision, record: &Record) {

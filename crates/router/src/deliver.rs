@@ -12,7 +12,9 @@ use tidings_broker::{AppendBatch, AppendError, Appended, NewRecord};
 use tidings_proto::{encode, v1};
 use tidings_registry::Snapshot;
 use tidings_signing::slot;
-use tidings_types::{EndReason, Lane, Partition, RunId, Slot, TopicPartition, WebhookId, names};
+use tidings_types::{
+    EndReason, Lane, Partition, RunId, Slot, TopicName, TopicPartition, WebhookId, names,
+};
 use v1::decision::What;
 
 use crate::{
@@ -53,6 +55,15 @@ pub(crate) struct Chunk {
 pub(crate) enum Origin {
     Delivery((WebhookId, Partition)),
     Outcomes(Slot),
+}
+
+impl Origin {
+    fn topic(&self) -> TopicName {
+        match self {
+            Self::Delivery((webhook, _)) => names::delivery(*webhook),
+            Self::Outcomes(_) => TopicName::new(names::OUTCOMES),
+        }
+    }
 }
 
 impl Chunk {
@@ -279,7 +290,12 @@ impl Deliverer<'_> {
                     chunk.remove(origin);
                 }
                 Err(AppendError::Fatal(why)) => return Err(End::Fatal(why)),
-                Err(error) => failure = Some(error),
+                Err(error) => {
+                    if matches!(error, AppendError::TooLarge { .. }) {
+                        self.shared.refused_as_too_large(&origin.topic());
+                    }
+                    failure = Some(error);
+                }
             }
         }
         Ok((appended, failure))

@@ -47,6 +47,9 @@ pub struct Metrics {
     pub(crate) decision_age: Histogram,
     /// Appends that failed and were tried again.
     pub(crate) failed_appends: Counter,
+    /// Records that their topic does not take, its max.message.bytes being too small;
+    /// always zero in a healthy system.
+    pub(crate) too_large: Counter,
     /// Takeovers of a partition of tidings.routed.
     pub(crate) takeovers: Counter,
     /// Decisions whose deliveries a takeover repeated.
@@ -81,6 +84,7 @@ impl Metrics {
             decide_duration: seconds(),
             decision_age: seconds(),
             failed_appends: Counter::default(),
+            too_large: Counter::default(),
             takeovers: Counter::default(),
             repeated_decisions: Counter::default(),
             lost_ownerships: Counter::default(),
@@ -120,6 +124,12 @@ impl Metrics {
             &self.skipped_offsets,
         );
         counter("failed_appends", "Appends that failed and were tried again", &self.failed_appends);
+        counter(
+            "too_large_records",
+            "Records that their topic does not take, its max.message.bytes being too small; \
+             always zero in a healthy system",
+            &self.too_large,
+        );
         counter("takeovers", "Takeovers of a partition of tidings.routed", &self.takeovers);
         counter(
             "repeated_decisions",

@@ -11,7 +11,7 @@ mod assignment;
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use tidings_broker::{
-    AppendBatch, AppendError, Fetched, InOrder, Offsets, ReadError, Reader, Record,
+    AppendBatch, AppendError, Fetched, InOrder, NewRecord, Offsets, ReadError, Reader, Record,
 };
 use tidings_delivery::{Fence, Proof};
 use tidings_proto::{decode, encode, v1};
@@ -19,7 +19,7 @@ use tidings_types::{Instant, Offset, Partition, Sabotage, TopicName, TopicPartit
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    decide::{Judge, Verdict},
+    decide::{Judge, RECORD_OVERHEAD, Verdict},
     deliver::{Chunk, Decided, Deliverer, Rest},
     patience::{End, Patience},
     progress::{CommitRequest, Progress},
@@ -72,6 +72,7 @@ async fn run(start: Start) -> Result<(), End> {
         reader: shared.deps.broker.reader(),
         next: taken.next,
         parked: BTreeMap::new(),
+        limit: shared.routed_limit().await,
     };
     decider.make_up(taken.gaps).await?;
     // From now on every source partition has a commit.
@@ -177,6 +178,8 @@ struct Decider<'a> {
     next: BTreeMap<TopicPartition, Offset>,
     /// Source partitions that are not read until then.
     parked: BTreeMap<TopicPartition, Instant>,
+    /// The largest decision that `tidings.routed` took when this ownership began.
+    limit: usize,
 }
 
 /// What a batch of decisions consists of.
@@ -215,7 +218,7 @@ impl Decider<'_> {
     async fn batch(&mut self, fetched: Vec<Fetched>) -> Result<Option<Decided>, End> {
         let snapshot = self.shared.fold(self.patience).await?;
         let started = self.shared.deps.clock.monotonic();
-        let Some(judge) = Judge::new(self.shared, self.patience, snapshot) else {
+        let Some(judge) = Judge::new(self.shared, self.patience, snapshot, self.limit) else {
             // `fold` waits for the id key, so this cannot be; nothing is passed.
             return Err(End::Lost);
         };
@@ -395,6 +398,9 @@ impl Decider<'_> {
             if let AppendError::Fatal(why) = error {
                 return Err(End::Fatal(why));
             }
+            if matches!(error, AppendError::TooLarge { .. }) {
+                self.shared.refused_as_too_large(&batch.to.topic);
+            }
             if tries.is_worth_a_line() {
                 tracing::error!(%error, "bad records cannot be set aside; their partition waits");
             }
@@ -414,7 +420,23 @@ impl Decider<'_> {
         deliverer: &Deliverer<'_>,
     ) -> Result<u64, End> {
         let took = self.fence.took();
-        let records = decisions.iter().map(|decision| records::decision(took, decision)).collect();
+        let records = decisions.iter().map(|decision| records::decision(took, decision));
+        let mut pieces = pieces(records, self.limit);
+        let last = pieces.pop().unwrap_or_default();
+        for piece in pieces {
+            self.append_decisions(piece, None, deliverer).await?;
+        }
+        self.append_decisions(last, chunk, deliverer).await
+    }
+
+    /// Appends decisions that their topic takes in one go.
+    async fn append_decisions(
+        &mut self,
+        records: Vec<NewRecord>,
+        chunk: Option<&mut Chunk>,
+        deliverer: &Deliverer<'_>,
+    ) -> Result<u64, End> {
+        let count = records.len();
         let batch = AppendBatch { to: routed_place(self.partition), records };
         let (origins, then) = chunk.as_ref().map(|chunk| chunk.batches()).unwrap_or_default();
         let mut tries = self.patience.tries();
@@ -427,7 +449,7 @@ impl Decider<'_> {
             }
             match first {
                 Ok(offsets) => {
-                    self.check_fence(&offsets, decisions.len()).await?;
+                    self.check_fence(&offsets, count).await?;
                     let (Some(chunk), Some(results)) = (chunk, followed) else { return Ok(0) };
                     let (appended, failure) = deliverer.acknowledge(chunk, &origins, results)?;
                     if failure.is_some() {
@@ -439,6 +461,13 @@ impl Decider<'_> {
                 // Only a new `took` shows what stands and voids what comes late.
                 Err(AppendError::Unknown) => {
                     tracing::warn!(partition = self.partition, "the fate of decisions is unknown");
+                    return Err(End::Lost);
+                }
+                // It took more when this ownership began. The next one looks again, and
+                // sets aside what does not fit.
+                Err(AppendError::TooLarge { .. }) => {
+                    self.shared.refused_as_too_large(&batch.to.topic);
+                    self.patience.rest().await?;
                     return Err(End::Lost);
                 }
                 Err(error) => {
@@ -499,6 +528,25 @@ impl Decider<'_> {
         }
         Ok(false)
     }
+}
+
+/// Records in the pieces that a topic takes in one append each: a client may put all
+/// of an append into one message.
+fn pieces(records: impl Iterator<Item = NewRecord>, limit: usize) -> Vec<Vec<NewRecord>> {
+    let mut pieces: Vec<Vec<NewRecord>> = Vec::new();
+    let mut bytes = 0;
+    for record in records {
+        let more = record.value.as_ref().map_or(0, bytes::Bytes::len) + RECORD_OVERHEAD;
+        match pieces.last_mut() {
+            Some(piece) if bytes + more <= limit => piece.push(record),
+            Some(_) | None => {
+                pieces.push(vec![record]);
+                bytes = 0;
+            }
+        }
+        bytes += more;
+    }
+    pieces
 }
 
 type Place<'a> = mpsc::Permit<'a, Decided>;

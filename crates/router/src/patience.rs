@@ -38,6 +38,18 @@ impl Patience {
     pub(crate) fn tries(&self) -> Tries<'_> {
         Tries { patience: self, next: self.backoff.0, failed: 0 }
     }
+
+    /// Waits as long as between two tries at most.
+    ///
+    /// # Errors
+    /// [`End::Stopped`] as soon as the stop is asked for.
+    pub(crate) async fn rest(&self) -> Result<(), End> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(End::Stopped),
+            () = self.clock.sleep(self.backoff.1) => Ok(()),
+        }
+    }
 }
 
 impl Tries<'_> {

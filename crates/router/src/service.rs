@@ -87,6 +87,29 @@ impl Shared {
         }
     }
 
+    /// The largest decision that `tidings.routed` takes now, in bytes, with what its
+    /// record has beside it. Where the topic does not say, the largest of ours.
+    pub(crate) async fn routed_limit(&self) -> usize {
+        let ours = self.config.max_record_bytes;
+        match self.deps.broker.describe(&TopicName::new(names::ROUTED)).await {
+            Ok(found) => found.message_bytes.map_or(ours, |bytes| bytes.takes.min(ours)),
+            Err(error) => {
+                tracing::debug!(%error, "what tidings.routed takes is not known now");
+                ours
+            }
+        }
+    }
+
+    /// Says that a topic refused a record as too large, and counts it.
+    pub(crate) fn refused_as_too_large(&self, topic: &TopicName) {
+        self.deps.metrics.too_large.inc();
+        tracing::error!(
+            %topic,
+            "a topic takes smaller records than are written to it, and what waits for it stands \
+             still; raise its max.message.bytes to what `tidings topics check` says"
+        );
+    }
+
     /// Appends one batch.
     pub(crate) async fn append(&self, batch: AppendBatch) -> Result<Offsets, AppendError> {
         let results = self.deps.broker.append(vec![batch]).await;

@@ -101,6 +101,7 @@ mod tests {
                 name: it.name,
                 partitions: it.partitions,
                 retention: it.retention,
+                message_bytes: None,
             })
             .collect();
         let topics = event_topics(&all);

@@ -66,6 +66,12 @@ pub struct Metrics {
     pub(crate) slots_lost: Counter,
     /// Slots owned
     pub(crate) slots: Gauge,
+    /// Delivery partitions that are read
+    pub(crate) partitions: Gauge,
+    /// Delivery partitions of the consumer that has most; a further consumer is made at 250
+    pub(crate) reader_partitions: Gauge,
+    /// Consumers of delivery partitions
+    pub(crate) readers: Gauge,
     /// Bytes of checkpoints written
     pub(crate) checkpoint_bytes: Counter,
     /// Appends to tidings.outcomes or tidings.slots that failed and were tried again
@@ -156,6 +162,7 @@ impl Metrics {
             m.slots_lost.clone(),
         );
         registry.register("tidings_sender_slots", "Slots owned", m.slots.clone());
+        m.register_readers(registry);
         registry.register(
             "tidings_sender_checkpoint_bytes",
             "Bytes of checkpoints written",
@@ -172,6 +179,31 @@ impl Metrics {
             m.lost_tails.clone(),
         );
         m
+    }
+
+    fn register_readers(&self, registry: &mut Registry) {
+        registry.register(
+            "tidings_sender_partitions",
+            "Delivery partitions that are read",
+            self.partitions.clone(),
+        );
+        registry.register(
+            "tidings_sender_reader_partitions",
+            "Delivery partitions of the consumer that has most; a further consumer is made at 250",
+            self.reader_partitions.clone(),
+        );
+        registry.register(
+            "tidings_sender_readers",
+            "Consumers of delivery partitions",
+            self.readers.clone(),
+        );
+    }
+
+    pub(crate) fn set_readers(&self, partitions: usize, fullest: usize, readers: usize) {
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.partitions.set(count(partitions));
+        self.reader_partitions.set(count(fullest));
+        self.readers.set(count(readers));
     }
 
     pub(crate) fn said(&self, kind: &'static str, count: u64) {

@@ -7,6 +7,8 @@ use futures::future::select_all;
 use tidings_broker::{Broker, Fetched, Reader};
 use tidings_types::{Offset, TopicPartition};
 
+use crate::metrics::Metrics;
+
 #[derive(Debug)]
 struct Place {
     reader: Reader,
@@ -20,11 +22,13 @@ pub(crate) struct Readers {
     places: Vec<Place>,
     of: HashMap<TopicPartition, usize>,
     per_reader: usize,
+    metrics: Metrics,
 }
 
 impl Readers {
-    pub(crate) fn new(broker: Broker, per_reader: usize) -> Self {
-        Self { broker, places: Vec::new(), of: HashMap::new(), per_reader: per_reader.max(1) }
+    pub(crate) fn new(broker: Broker, per_reader: usize, metrics: Metrics) -> Self {
+        let per_reader = per_reader.max(1);
+        Self { broker, places: Vec::new(), of: HashMap::new(), per_reader, metrics }
     }
 
     /// Reads a partition from `offset` on.
@@ -41,6 +45,7 @@ impl Readers {
                 if let Some(place) = self.places.get_mut(index) {
                     place.partitions += 1;
                 }
+                self.count();
                 index
             }
         };
@@ -53,7 +58,13 @@ impl Readers {
         if let Some(place) = self.of.remove(partition).and_then(|i| self.places.get_mut(i)) {
             place.partitions = place.partitions.saturating_sub(1);
             place.reader.unassign(partition);
+            self.count();
         }
+    }
+
+    fn count(&self) {
+        let fullest = self.places.iter().map(|place| place.partitions).max();
+        self.metrics.set_readers(self.of.len(), fullest.unwrap_or(0), self.places.len());
     }
 
     pub(crate) fn pause(&mut self, partition: &TopicPartition) {

@@ -197,7 +197,11 @@ impl Running {
             group: None,
             next_join: now,
             liveness: None,
-            readers: Readers::new(deps.broker.clone(), config.partitions_per_reader),
+            readers: Readers::new(
+                deps.broker.clone(),
+                config.partitions_per_reader,
+                deps.metrics.clone(),
+            ),
             attempts: FuturesUnordered::new(),
             loads: FuturesUnordered::new(),
             chores: FuturesUnordered::new(),

@@ -15,6 +15,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tidings_broker::LocalBroker;
+use tidings_telemetry::SystemRng;
 use tidings_types::Timestamp;
 use tokio::{
     sync::{Mutex, watch},
@@ -26,7 +27,7 @@ pub(crate) use address::running_address;
 pub(crate) use key_file::{MasterKeyFile, Role};
 pub(crate) use keys::{check_data_directory, sign_token};
 pub(crate) use parts::{check, connect};
-pub(crate) use provision::{TopicState, wanted_topics};
+pub(crate) use provision::{TopicState, tight_delivery_topics, wanted_topics};
 pub(crate) use tidings_auth::TokenRequest;
 
 use crate::{commands::Failure, settings::Settings};
@@ -43,26 +44,27 @@ pub(crate) struct Roles {
     /// Serves the API, with a recorder and a view of its own: every process that
     /// does so is a replica.
     pub(crate) serves: bool,
+    /// Whether it waits for a broker that is not there yet.
+    pub(crate) waits: bool,
     /// Whether others may find this process by its data directory's address file.
     pub(crate) announces: bool,
 }
 
 impl Roles {
     /// `tidings serve`.
-    pub(crate) const ALL: Self = Self { routes: true, sends: true, serves: true, announces: true };
-    pub(crate) const ROUTER: Self =
-        Self { routes: true, sends: false, serves: false, announces: false };
-    pub(crate) const SENDER: Self =
-        Self { routes: false, sends: true, serves: false, announces: false };
+    pub(crate) const ALL: Self =
+        Self { routes: true, sends: true, serves: true, announces: true, ..Self::NONE };
+    pub(crate) const ROUTER: Self = Self { routes: true, ..Self::NONE };
+    pub(crate) const SENDER: Self = Self { sends: true, ..Self::NONE };
     /// `tidings api` and, as it serves the history with the same routes,
     /// `tidings recorder`.
-    pub(crate) const API: Self =
-        Self { routes: false, sends: false, serves: true, announces: true };
+    pub(crate) const API: Self = Self { serves: true, announces: true, ..Self::NONE };
     pub(crate) const RECORDER: Self = Self::API;
     /// A client command on a store that nobody serves: asks, and publishes, but
     /// moves nothing.
-    pub(crate) const OFFLINE: Self =
-        Self { routes: false, sends: false, serves: true, announces: false };
+    pub(crate) const OFFLINE: Self = Self { serves: true, waits: false, ..Self::NONE };
+    const NONE: Self =
+        Self { routes: false, sends: false, serves: false, waits: true, announces: false };
 }
 
 /// Tasks that end together, each with its name.
@@ -118,10 +120,6 @@ impl App {
         let tls = settings.listen.tls.clone().map(tls::Tls::open).transpose();
         let tls = tls.map_err(Failure::Usage)?;
         let claim = roles.announces.then(|| address::claim(&settings.data)).transpose()?;
-        let parts = Parts::build(Arc::clone(&settings), roles, is_started).await?;
-        if let Some(claim) = &claim {
-            address::clear(claim)?;
-        }
         // Bound first: a port that is taken ends the start before anything moves.
         let listener = tokio::net::TcpListener::bind(settings.listen.address)
             .await
@@ -141,8 +139,27 @@ impl App {
         let mut front = Stage::new();
         let mut view = Stage::new();
         let mut base = Stage::new();
+        let limits = tidings_api::Limits::default();
+        let current = tls.as_ref().map(tls::Tls::current);
+        // While the parts are built, also while the broker is away, it says that it lives.
+        let (built, is_built) = watch::channel(None);
+        let starting = tidings_api::starting(is_built, Arc::new(SystemRng::new()));
+        let serving = tidings_api::serve(
+            listener,
+            current.clone(),
+            starting,
+            limits.clone(),
+            front.stop.clone(),
+        );
+        front.spawn("api", serving);
+        tracing::info!(%base_url, data = %settings.data.display(), "listening");
+        let parts = Parts::build(Arc::clone(&settings), roles, is_started).await?;
+        if let Some(claim) = &claim {
+            address::clear(claim)?;
+        }
         let Parts {
             local,
+            registry,
             registry_task,
             recorder,
             router,
@@ -153,6 +170,13 @@ impl App {
             metrics_http,
         } = parts;
         base.spawn("registry", registry_task.run(base.stop.clone()));
+        if roles.serves {
+            let stop = base.stop.clone();
+            base.spawn("registry's age", async move {
+                registry.keep_age(stop).await;
+                anyhow::Ok(())
+            });
+        }
         let stop = base.stop.clone();
         base.spawn("issuers' keys", async move {
             verifier.run(stop).await;
@@ -177,16 +201,14 @@ impl App {
             egress.run(stop).await;
             anyhow::Ok(())
         });
-        let limits = tidings_api::Limits::default();
-        let current = tls.as_ref().map(tls::Tls::current);
         if let Some(listener) = metrics_listener {
             let address = listener.local_addr().context("the listener has no address")?;
             tracing::info!(%address, "listening for metrics");
-            let (limits, stop) = (limits.clone(), front.stop.clone());
-            let serving = tidings_api::serve(listener, current.clone(), metrics_http, limits, stop);
+            let stop = front.stop.clone();
+            let serving = tidings_api::serve(listener, current, metrics_http, limits, stop);
             front.spawn("metrics", serving);
         }
-        front.spawn("api", tidings_api::serve(listener, current, http, limits, front.stop.clone()));
+        built.send_replace(Some(http));
         if let Some(tls) = tls {
             front.spawn("TLS files", tls.run(front.stop.clone()));
         }
@@ -197,7 +219,6 @@ impl App {
                 && log.as_ref().is_none_or(|log| log.status().complete)
         };
         front.spawn("announcement", announce.run(is_ready_now, front.stop.clone()));
-        tracing::info!(%base_url, data = %settings.data.display(), "listening");
         let stages = Mutex::new(vec![front, view, base]);
         Ok(Self { base_url, shutdown, ready: is_ready, stages })
     }

@@ -219,6 +219,29 @@ impl KafkaNode {
         format!("127.0.0.1:{}", self.ports.0)
     }
 
+    /// Runs one command of `java/Client.java`, which says which there are.
+    ///
+    /// # Errors
+    /// When the command fails; the error has what it said.
+    pub fn client(&self, arguments: &[&str]) -> Result<(), KafkaError> {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("java/Client.java");
+        let log4j = self.jars.home.join("log4j2.properties");
+        let ended = Command::new("java")
+            .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
+            .arg(format!("-Dlog4j2.configurationFile={}", log4j.display()))
+            .args(["-cp", &self.jars.class_path])
+            .arg(program)
+            .arg(self.bootstrap())
+            .args(arguments)
+            .output()
+            .map_err(|error| failed("cannot run Java's client", error))?;
+        if ended.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&ended.stderr);
+        Err(KafkaError(format!("{} failed: {said}", arguments.join(" "))))
+    }
+
     /// Starts a node that has been stopped or killed again.
     ///
     /// # Errors

@@ -24,8 +24,8 @@ use tidings_types::{Clock, Offset, Partition, Timestamp, TopicName, TopicPartiti
 
 use super::{CALL, KafkaConfig, config::UNUSED_GROUP, consumer::Consumer, context};
 use crate::seam::{
-    CommittedPosition, GroupError, PartitionEnds, ReadError, Retention, TopicDescription,
-    TopicError, TopicSpec,
+    CommittedPosition, GroupError, MessageBytes, PartitionEnds, ReadError, Retention,
+    TopicDescription, TopicError, TopicSpec,
 };
 
 /// How long to wait until a change of a topic is seen by all.
@@ -66,8 +66,16 @@ pub(super) struct Admin {
     groups: Mutex<BTreeMap<String, Arc<Consumer>>>,
     /// How many brokers there were at the start.
     brokers: AtomicUsize,
-    /// Retention does not change while Tidings runs; asking costs.
-    retention: Mutex<BTreeMap<TopicName, Retention>>,
+    /// As each topic was last described. For a list of all topics that is new enough;
+    /// asking costs.
+    settings: Mutex<BTreeMap<TopicName, Settings>>,
+}
+
+/// What is looked at of a topic's settings.
+#[derive(Clone, Copy)]
+struct Settings {
+    retention: Retention,
+    message_bytes: MessageBytes,
 }
 
 /// Partitions and leaders of a topic, `None` if it does not exist.
@@ -81,7 +89,7 @@ impl Admin {
             clock,
             groups: Mutex::default(),
             brokers: AtomicUsize::new(0),
-            retention: Mutex::default(),
+            settings: Mutex::default(),
         })
     }
 
@@ -269,7 +277,12 @@ impl Admin {
         }
         let created = self.client().create_topics([&topic], &options()).await;
         first(created, &spec.name, &self.config)?;
-        self.retention.lock().insert(spec.name.clone(), spec.retention);
+        let must = self.config.max_message_bytes();
+        let made = Settings {
+            retention: spec.retention,
+            message_bytes: MessageBytes { takes: must, must },
+        };
+        self.settings.lock().insert(spec.name.clone(), made);
         let wanted = spec.partitions;
         self.until(&spec.name, move |seen| seen.is_some_and(|(has, ready)| has >= wanted && ready))
             .await
@@ -315,7 +328,7 @@ impl Admin {
         });
         let mut all = all.await.ok_or(TopicError::Unavailable)?.map_err(|error| failed(&error))?;
         all.sort();
-        let known = self.retention.lock().clone();
+        let known = self.settings.lock().clone();
         let new: Vec<TopicName> = all
             .iter()
             .map(|(name, _)| name)
@@ -323,15 +336,12 @@ impl Admin {
             .cloned()
             .collect();
         for chunk in new.chunks(CHUNK) {
-            self.ask_retention(chunk).await?;
+            self.ask_settings(chunk).await?;
         }
-        let retention = self.retention.lock();
+        let settings = self.settings.lock();
         Ok(all
             .into_iter()
-            .filter_map(|(name, partitions)| {
-                let retention = *retention.get(&name)?;
-                Some(TopicDescription { name, partitions, retention })
-            })
+            .filter_map(|(name, partitions)| Some(settings.get(&name)?.of(name, partitions)))
             .collect())
     }
 
@@ -341,16 +351,16 @@ impl Admin {
     ) -> Result<TopicDescription, TopicError> {
         let seen = self.look_async(topic).await?;
         let Some((partitions, _)) = seen else {
-            self.retention.lock().remove(topic);
+            self.settings.lock().remove(topic);
             return Err(TopicError::Unknown(topic.clone()));
         };
-        self.ask_retention(std::slice::from_ref(topic)).await?;
-        let known = self.retention.lock().get(topic).copied();
-        let retention = known.ok_or_else(|| TopicError::Unknown(topic.clone()))?;
-        Ok(TopicDescription { name: topic.clone(), partitions, retention })
+        self.ask_settings(std::slice::from_ref(topic)).await?;
+        let known = self.settings.lock().get(topic).copied();
+        let known = known.ok_or_else(|| TopicError::Unknown(topic.clone()))?;
+        Ok(known.of(topic.clone(), partitions))
     }
 
-    async fn ask_retention(&self, topics: &[TopicName]) -> Result<(), TopicError> {
+    async fn ask_settings(&self, topics: &[TopicName]) -> Result<(), TopicError> {
         let asked: Vec<ResourceSpecifier<'_>> =
             topics.iter().map(|topic| ResourceSpecifier::Topic(topic.as_str())).collect();
         let answers = self.client().describe_configs(&asked, &options()).await;
@@ -358,20 +368,24 @@ impl Admin {
             // One that is being deleted has none.
             let Ok(found) = answer else { continue };
             let OwnedResourceSpecifier::Topic(name) = &found.specifier else { continue };
-            let value = found.get("retention.ms").and_then(|entry| entry.value.as_deref());
-            let millis = value.and_then(|value| value.parse::<i64>().ok()).unwrap_or(-1);
-            let retention = match u64::try_from(millis) {
+            let value = |key: &str| found.get(key).and_then(|entry| entry.value.as_deref());
+            let millis = value("retention.ms").and_then(|value| value.parse::<i64>().ok());
+            let retention = match u64::try_from(millis.unwrap_or(-1)) {
                 Ok(millis) => Retention::For(Duration::from_millis(millis)),
                 Err(_negative) => Retention::Forever,
             };
-            self.retention.lock().insert(TopicName::new(name), retention);
+            let must = self.config.max_message_bytes();
+            let takes = value("max.message.bytes").and_then(|value| value.parse().ok());
+            let message_bytes = MessageBytes { takes: takes.unwrap_or(must), must };
+            let settings = Settings { retention, message_bytes };
+            self.settings.lock().insert(TopicName::new(name), settings);
         }
         Ok(())
     }
 
     pub(super) async fn delete(self: &Arc<Self>, topic: &TopicName) -> Result<(), TopicError> {
         let deleted = self.client().delete_topics(&[topic.as_str()], &options()).await;
-        self.retention.lock().remove(topic);
+        self.settings.lock().remove(topic);
         first(deleted, topic, &self.config)?;
         self.until(topic, |seen| seen.is_none()).await
     }
@@ -478,6 +492,13 @@ impl Admin {
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Option<T> {
         tokio::task::spawn_blocking(move || work(&self)).await.ok()
+    }
+}
+
+impl Settings {
+    fn of(self, name: TopicName, partitions: u32) -> TopicDescription {
+        let Self { retention, message_bytes } = self;
+        TopicDescription { name, partitions, retention, message_bytes: Some(message_bytes) }
     }
 }
 

@@ -42,6 +42,7 @@ impl Topic {
             name: name.clone(),
             partitions: self.meta.partitions,
             retention: self.meta.retention,
+            message_bytes: None,
         }
     }
 }

@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tidings_broker::{
     AppendBatch, Appended, Broker, Group, KafkaBroker, KafkaConfig, LocalBroker, LocalConfig,
-    NewRecord, Record, Retention, SyncStats, TopicSpec,
+    MessageBytes, NewRecord, Record, Retention, SyncStats, TopicSpec,
 };
 use tidings_kafka_node::KafkaNode;
 use tidings_types::{BoxFuture, Clock, Instant, Offset, Timestamp, TopicName, TopicPartition};
@@ -169,6 +169,13 @@ impl Lab {
     /// The session of a group's members.
     pub(crate) fn session(&self) -> Duration {
         Duration::from_secs(if self.is_real() { 2 } else { 6 })
+    }
+
+    /// What a topic that the broker makes takes.
+    pub(crate) fn message_bytes(&self) -> Option<MessageBytes> {
+        // A record of 5 MiB, and 64 KiB for its framing.
+        let must = (5 << 20) + (64 << 10);
+        self.is_real().then_some(MessageBytes { takes: must, must })
     }
 
     /// How much longer than promised things may take.

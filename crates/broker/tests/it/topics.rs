@@ -22,6 +22,7 @@ pub(crate) async fn a_topic_is_created_described_listed_and_deleted(mut lab: Lab
         name: TopicName::new(name),
         partitions,
         retention,
+        message_bytes: lab.message_bytes(),
     };
     let (a, b) = (describe("a-topic", 3, retention), describe("b.topic", 2, Retention::Forever));
     assert_eq!(broker.topics().await.unwrap(), [a.clone(), b.clone()]);

@@ -28,12 +28,15 @@ use crate::{
     settings::{BrokerChoice, Settings},
 };
 
+/// The pause before a broker is looked for again that was not there.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 const USER_AGENT: &str = concat!("Tidings/", env!("CARGO_PKG_VERSION"));
 
 /// Everything that runs, not started yet.
 pub(super) struct Parts {
     /// The local broker, which wants maintenance.
     pub(super) local: Option<LocalBroker>,
+    pub(super) registry: Registry,
     pub(super) registry_task: RegistryTask,
     pub(super) recorder: Option<tidings_recorder::Service>,
     pub(super) router: Option<tidings_router::Service>,
@@ -95,13 +98,17 @@ impl Parts {
                 (Broker::Local(local.clone()), Some(local), ring)
             }
             BrokerChoice::Kafka(bootstrap) => {
-                let broker = connect(bootstrap, &settings, Arc::clone(&clock)).await?;
+                let broker = if roles.waits {
+                    connect_patiently(bootstrap, &settings, &clock).await?
+                } else {
+                    connect(bootstrap, &settings, Arc::clone(&clock)).await?
+                };
                 let is_new = roles == Roles::ALL && provision::is_new(&broker).await?;
                 let ring = keys::master_key(&settings, is_new, &*rng).map_err(Failure::Usage)?;
                 (broker, None, ring)
             }
         };
-        provision::topics(&broker, settings.eventlog_retention).await?;
+        provision::topics(&broker, &settings).await?;
         let book = KeyBook::new(ring.clone());
         let keys = KeysTopic::new(
             broker.clone(),
@@ -147,6 +154,7 @@ impl Parts {
         };
         Ok(Self {
             local,
+            registry: shared.registry.clone(),
             registry_task,
             recorder,
             router,
@@ -357,6 +365,24 @@ pub(crate) async fn connect(
             Err(Failure::Wrong(error.into()))
         }
         Err(error) => Err(Failure::Usage(error.into())),
+    }
+}
+
+/// The same, for as long as it takes until a broker answers.
+async fn connect_patiently(
+    bootstrap: &str,
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+) -> Result<Broker, Failure> {
+    loop {
+        match connect(bootstrap, settings, Arc::clone(clock)).await {
+            Err(Failure::Wrong(error)) => {
+                tracing::warn!("{error}; waiting for it");
+                clock.sleep(ASK_AGAIN).await;
+            }
+            Err(error) => return Err(error),
+            Ok(broker) => return Ok(broker),
+        }
     }
 }
 

@@ -3,10 +3,10 @@
 //! Each service makes what it alone needs; here stands what roles share, and the
 //! list of all for `tidings topics`. Delivery topics are the API's alone.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, bail};
-use tidings_broker::{Broker, ReadError, Retention, TopicError, TopicSpec};
+use tidings_broker::{Broker, MessageBytes, ReadError, Retention, TopicError, TopicSpec};
 use tidings_types::{OUTCOME_PARTITIONS, SLOTS, TopicName, TopicPartition, names};
 
 use super::parts;
@@ -26,6 +26,8 @@ pub(crate) enum TopicState {
     Missing,
     /// What is wrong and what a person can do.
     Wrong(String),
+    /// It works until a record is too large for it; what a person can do.
+    Tight(String),
 }
 
 /// A topic as it must be.
@@ -34,6 +36,9 @@ pub(crate) struct WantedTopic {
     spec: TopicSpec,
     /// Whether another number of partitions breaks something for ever.
     is_fixed: bool,
+    /// Whether what it holds must be gone in time: codes that are used once, and the
+    /// keys that they are sealed with.
+    forgets: bool,
 }
 
 impl WantedTopic {
@@ -65,7 +70,20 @@ impl WantedTopic {
                     must.as_millis()
                 ))
             }
-            (Retention::For(_) | Retention::Forever, _) => TopicState::Right,
+            (keeps, Retention::For(must)) if self.forgets && keeps != Retention::For(must) => {
+                let keeps = match keeps {
+                    Retention::For(keeps) => format!("keeps for {keeps:?}"),
+                    Retention::Forever => "keeps for ever".to_owned(),
+                };
+                TopicState::Wrong(format!(
+                    "{keeps} and must forget after {must:?}; set its retention.ms to {}",
+                    must.as_millis()
+                ))
+            }
+            (Retention::For(_) | Retention::Forever, _) => found
+                .message_bytes
+                .filter(|bytes| bytes.is_tight())
+                .map_or(TopicState::Right, |bytes| TopicState::Tight(tight(bytes))),
         })
     }
 
@@ -77,6 +95,28 @@ impl WantedTopic {
             Err(error) => Err(error).context(format!("topic {} cannot be made", self.spec.name)),
         }
     }
+}
+
+fn tight(MessageBytes { takes, must }: MessageBytes) -> String {
+    format!(
+        "takes records of {takes} bytes and must take {must}; set its max.message.bytes to {must}"
+    )
+}
+
+/// What is wrong with the topics of webhooks that are there, by name. The API makes
+/// them, and an earlier build may have.
+pub(crate) async fn tight_delivery_topics(
+    broker: &Broker,
+) -> anyhow::Result<Vec<(TopicName, String)>> {
+    let all = broker.topics().await.context("the topics cannot be listed")?;
+    let of_webhooks =
+        all.into_iter().filter(|topic| topic.name.as_str().starts_with(names::DELIVERY_PREFIX));
+    Ok(of_webhooks
+        .filter_map(|topic| {
+            let bytes = topic.message_bytes.filter(|bytes| bytes.is_tight())?;
+            Some((topic.name, tight(bytes)))
+        })
+        .collect())
 }
 
 /// Topics that no single service makes.
@@ -91,7 +131,7 @@ fn shared(history: Duration) -> [WantedTopic; 3] {
 fn fixed(name: &str, partitions: u32, retention: Retention) -> WantedTopic {
     let name = TopicName::new(name);
     let spec = TopicSpec { name, partitions, retention, erase_buckets: None };
-    WantedTopic { spec, is_fixed: true }
+    WantedTopic { spec, is_fixed: true, forgets: false }
 }
 
 /// All topics but those of webhooks.
@@ -101,11 +141,19 @@ pub(crate) fn wanted_topics(settings: &Settings) -> anyhow::Result<Vec<WantedTop
     wanted.push(WantedTopic {
         spec: tidings_registry::KeysTopic::spec(settings.keys_retention),
         is_fixed: true,
+        forgets: true,
     });
+    let catalogue = parts::catalogue(settings)?;
+    let codes: BTreeSet<TopicName> = catalogue
+        .types()
+        .filter(|kind| !kind.ephemeral().is_empty())
+        .map(tidings_catalogue::EventType::topic)
+        .collect();
     let retentions = parts::router_retentions(settings);
-    for spec in tidings_router::topics(&parts::catalogue(settings)?, &retentions) {
+    for spec in tidings_router::topics(&catalogue, &retentions) {
         let is_fixed = spec.name.as_str() == names::ROUTED;
-        wanted.push(WantedTopic { spec, is_fixed });
+        let forgets = codes.contains(&spec.name);
+        wanted.push(WantedTopic { spec, is_fixed, forgets });
     }
     Ok(wanted)
 }
@@ -121,10 +169,26 @@ pub(super) async fn is_new(broker: &Broker) -> anyhow::Result<bool> {
 }
 
 /// Makes what is missing of what roles share, and checks what is there.
-pub(super) async fn topics(broker: &Broker, history: Duration) -> anyhow::Result<()> {
-    for wanted in shared(history) {
-        if let TopicState::Wrong(why) = wanted.make(broker).await? {
-            bail!("topic {} {why}", wanted.spec.name);
+///
+/// # Errors
+/// When a topic would lose what must stay, or keep what must go.
+pub(super) async fn topics(broker: &Broker, settings: &Settings) -> anyhow::Result<()> {
+    if let Broker::Kafka(_) = broker {
+        let all = wanted_topics(settings)?;
+        let is_grave = |it: &&WantedTopic| it.forgets || it.spec.name.as_str() == names::REGISTRY;
+        for wanted in all.iter().filter(is_grave) {
+            if let TopicState::Wrong(why) = wanted.check(broker).await? {
+                bail!("topic {} {why}", wanted.spec.name);
+            }
+        }
+    }
+    for wanted in shared(settings.eventlog_retention) {
+        let topic = &wanted.spec.name;
+        match wanted.make(broker).await? {
+            TopicState::Wrong(why) => bail!("topic {topic} {why}"),
+            // Nothing is lost, and most records fit.
+            TopicState::Tight(why) => tracing::error!(%topic, why, "a topic is too tight"),
+            TopicState::Right | TopicState::Made | TopicState::Missing => {}
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use tidings_telemetry::SystemClock;
 
 use super::{Failure, load_run, say};
 use crate::{
-    app::{TopicState, connect, wanted_topics},
+    app::{TopicState, connect, tight_delivery_topics, wanted_topics},
     cli::RunArgs,
     settings::BrokerChoice,
 };
@@ -48,11 +48,15 @@ fn run(args: &RunArgs, makes: bool) -> Result<(), Failure> {
                     wrong += 1;
                     say(format!("{name}: missing; run `tidings topics create`"));
                 }
-                TopicState::Wrong(why) => {
+                TopicState::Wrong(why) | TopicState::Tight(why) => {
                     wrong += 1;
                     say(format!("{name}: {why}"));
                 }
             }
+        }
+        for (name, why) in tight_delivery_topics(&broker).await? {
+            wrong += 1;
+            say(format!("{name}: {why}"));
         }
         if wrong == 0 { Ok(()) } else { Err(Failure::Said) }
     });

@@ -4,6 +4,7 @@
 mod authorization;
 mod commands;
 mod delivery;
+mod deploy;
 mod golden;
 mod guarded;
 mod headers;
@@ -17,6 +18,7 @@ mod new_types;
 mod pauses;
 mod roles;
 mod stage;
+mod tight;
 mod tls;
 mod upkeep;
 mod verifiers;

@@ -1,9 +1,10 @@
 //! The roles as processes of their own, on a real Kafka.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidings_e2e::{
+    http::Client,
     process::{Server, Spec, free_port},
     wait_for,
 };
@@ -15,16 +16,19 @@ const EVENTS: usize = 200;
 
 /// A role that shares the keys of an installation, with a port of its own.
 async fn role(name: &str, data: &Path, broker: &str) -> Server {
-    let spec = Spec {
-        binary: binary(),
-        data: data.to_owned(),
-        port: free_port().unwrap(),
-        dev: true,
-        environment: vec![("TIDINGS_BROKER".to_owned(), broker.to_owned())],
-    };
-    let mut server = Server::spawn_role(name, &spec).unwrap();
+    role_at(name, data, broker, free_port().unwrap()).await
+}
+
+async fn role_at(name: &str, data: &Path, broker: &str, port: u16) -> Server {
+    let mut server = spawn_role(name, data, broker, port);
     server.ready(PATIENCE).await.unwrap();
     server
+}
+
+fn spawn_role(name: &str, data: &Path, broker: &str, port: u16) -> Server {
+    let environment = vec![("TIDINGS_BROKER".to_owned(), broker.to_owned())];
+    let spec = Spec { binary: binary(), data: data.to_owned(), port, dev: true, environment };
+    Server::spawn_role(name, &spec).unwrap()
 }
 
 fn lines(round: &str) -> String {
@@ -71,4 +75,71 @@ async fn a_router_and_a_sender_are_killed_and_others_go_on() {
     killed_sender.kill().unwrap();
     deliver(&stage, "b", 2 * EVENTS).await;
     assert_eq!(stage.receiver.request_count(), 2 * EVENTS, "none came twice");
+}
+
+/// A data directory of its own, with the keys of an installation.
+fn apart(data: &Path, name: &str) -> PathBuf {
+    let apart = data.with_file_name(name);
+    std::fs::create_dir_all(apart.join("keys")).unwrap();
+    for key in std::fs::read_dir(data.join("keys")).unwrap() {
+        let key = key.unwrap();
+        std::fs::copy(key.path(), apart.join("keys").join(key.file_name())).unwrap();
+    }
+    apart
+}
+
+/// Kafka goes away and comes back: what is known is told with its age, and what cannot
+/// be done is refused soon.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_answers_while_kafka_is_away_also_at_its_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = KafkaNode::start(directory.path(), &[]).unwrap();
+    let broker = format!("kafka://{}", node.bootstrap());
+    let mut stage = Stage::with(true, &[("TIDINGS_BROKER", &broker)]).await;
+    assert_eq!(stage.apply(TENANTS, &[]).code, Some(0));
+    let webhook = stage.webhook("roles", &[104]).await["webhookId"].as_str().unwrap().to_owned();
+    assert_eq!(stage.stop().await, Some(0));
+    let data = stage.data().to_owned();
+    let api = role("api", &data, &broker).await;
+    node.kill().unwrap();
+
+    let client =
+        |server: &Server, scope: &[&str]| Client::new(&server.base(), &stage.token(scope)).unwrap();
+    let manager = client(&api, &["--pm", "20", "--scope", "eds.read eds.write"]);
+    let path = format!("/api/v1/Webhooks/{webhook}");
+    let age = async || {
+        let answer = manager.get(&path).await.unwrap();
+        let as_of = answer.headers.get("x-tidings-as-of").unwrap().to_str().unwrap().to_owned();
+        answer.response(200).unwrap();
+        as_of
+    };
+    let before = age().await;
+    let url = json!({"events": [104], "config": {"url": "http://127.0.0.1:9/"}});
+    let answer = manager.json("POST", "/api/v1/Webhooks", &url).await.unwrap();
+    assert_eq!(answer.status, 503, "{:?}", answer.json());
+    assert!(answer.headers.contains_key("retry-after"));
+    let publisher = client(&api, &["--scope", "eds.publish"]);
+    let lost = event(r#"{"messageId":"m","publicToken":"t"}"#);
+    let answer = post(&publisher, &lost, "application/json").await;
+    assert_eq!(answer.status, 503, "{:?}", answer.json());
+    assert!(answer.headers.contains_key("retry-after"));
+    assert!(age().await <= before, "nothing has been read since");
+
+    // A process that starts now listens, and says that it waits.
+    let late = spawn_role("api", &apart(&data, "late"), &broker, free_port().unwrap());
+    let anybody = Client::new(&late.base(), "").unwrap();
+    wait_for("the port", PATIENCE, async || Ok(anybody.get("/healthz").await.ok())).await.unwrap();
+    for (path, status) in [("/healthz", 200), ("/readyz", 503), (&*path, 503)] {
+        let answer = anybody.get(path).await.unwrap();
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.headers.contains_key("retry-after"), status == 503, "{path}");
+    }
+    let mut late = late;
+    node.restart().unwrap();
+    late.ready(PATIENCE).await.unwrap();
+    let answer = client(&late, &["--pm", "20", "--scope", "eds.read"]).get(&path).await.unwrap();
+    answer.response(200).unwrap();
+    wait_for("the age to go on", PATIENCE, async || Ok((age().await > before).then_some(())))
+        .await
+        .unwrap();
 }
