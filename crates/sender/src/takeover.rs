@@ -23,6 +23,9 @@ use crate::{
 
 /// Tails that are looked at at the same time.
 const TAILS_AT_ONCE: usize = 64;
+/// Slots whose logs are read at the same time. One after the other, a broker that
+/// does not answer would be waited for once per slot.
+const SLOTS_AT_ONCE: usize = 16;
 
 /// A slot that is owned now.
 #[derive(Debug)]
@@ -66,9 +69,15 @@ pub(crate) async fn take(deps: &Deps, config: &Config, slots: Vec<Slot>) -> Take
         tracing::warn!(%error, "a takeover waits for the registry");
         deps.clock.sleep(RETRY).await;
     }
+    let took = append_took(deps, slots, &mut takeover).await;
+    let reads: Vec<_> = took
+        .into_iter()
+        .map(|(slot, took)| async move { (slot, read_slot(deps, config, slot, took).await) })
+        .collect();
     let mut folding = Vec::new();
-    for (slot, took) in append_took(deps, slots, &mut takeover).await {
-        match read_slot(deps, config, slot, took).await {
+    let mut read = stream::iter(reads).buffered(SLOTS_AT_ONCE);
+    while let Some((slot, read)) = read.next().await {
+        match read {
             Ok(read) => folding.push(read),
             Err(error) => {
                 tracing::warn!(slot = slot.0, %error, "a slot's log could not be read");
@@ -76,6 +85,7 @@ pub(crate) async fn take(deps: &Deps, config: &Config, slots: Vec<Slot>) -> Take
             }
         }
     }
+    drop(read);
     fold_outcomes(deps, config, &mut folding, &mut takeover).await;
     finish(deps, config, folding, &mut takeover).await;
     takeover

@@ -110,15 +110,23 @@ impl Admin {
     }
 
     /// The client's memory may be wrong for good: it may keep a partition without a
-    /// leader (`watch`). The next question goes to another one.
+    /// leader (`watch`), or ask a broker that it never reaches. The next question goes to
+    /// another one.
     fn distrust(&self) {
         self.client.lock().inner().context().has_lost.store(true, Ordering::Release);
+    }
+
+    /// Passes on what a question came to. Whatever kept the answer away, the next
+    /// question goes to another client.
+    fn heard<T>(&self, answer: KafkaResult<T>) -> KafkaResult<T> {
+        answer.inspect_err(|_unanswered| self.distrust())
     }
 
     /// Asks who is there; an error if nobody can be reached.
     pub(super) async fn connect(self: Arc<Self>) -> KafkaResult<()> {
         let asked = self.blocking(|admin| {
-            let brokers = admin.client().inner().fetch_metadata(None, CALL)?.brokers().len();
+            let asked = admin.client().inner().fetch_metadata(None, CALL);
+            let brokers = admin.heard(asked)?.brokers().len();
             admin.brokers.store(brokers, Ordering::Relaxed);
             Ok(())
         });
@@ -161,17 +169,12 @@ impl Admin {
     /// The error says whether the partition is unknown.
     fn watermarks(&self, of: &TopicPartition) -> Result<PartitionEnds, bool> {
         let asked = self.client().inner().fetch_watermarks(of.topic.as_str(), native(of), CALL);
-        if let Err(error) = &asked
-            && error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut)
-        {
-            self.distrust();
-        }
         let offset = |value: i64| Offset::try_from(value).unwrap_or(0);
         match asked {
             Ok((first, end)) => Ok(PartitionEnds { first: offset(first), end: offset(end) }),
             Err(error) => Err({
                 tracing::debug!(%error, partition = %of, "the ends of a partition are not known");
-                matches!(
+                let is_unknown = matches!(
                     error.rdkafka_error_code(),
                     Some(
                         RDKafkaErrorCode::UnknownPartition
@@ -180,7 +183,11 @@ impl Admin {
                             | RDKafkaErrorCode::NotLeaderForPartition
                             | RDKafkaErrorCode::LeaderNotAvailable
                     )
-                )
+                );
+                if !is_unknown {
+                    self.distrust();
+                }
+                is_unknown
             }),
         }
     }
@@ -276,7 +283,7 @@ impl Admin {
             topic = topic.set(key, value);
         }
         let created = self.client().create_topics([&topic], &options()).await;
-        first(created, &spec.name, &self.config)?;
+        first(self.heard(created), &spec.name, &self.config)?;
         let must = self.config.max_message_bytes();
         let made = Settings {
             retention: spec.retention,
@@ -304,7 +311,7 @@ impl Admin {
         let count = usize::try_from(partitions).unwrap_or(usize::MAX);
         let more = NewPartitions::new(topic.as_str(), count);
         let added = self.client().create_partitions([&more], &options()).await;
-        match first(added, topic, &self.config) {
+        match first(self.heard(added), topic, &self.config) {
             // Another added them meanwhile.
             Err(TopicError::FewerPartitions { .. }) | Ok(()) => {}
             Err(error) => return Err(error),
@@ -315,7 +322,7 @@ impl Admin {
 
     pub(super) async fn topics(self: &Arc<Self>) -> Result<Vec<TopicDescription>, TopicError> {
         let all = Arc::clone(self).blocking(|admin| {
-            let metadata = admin.client().inner().fetch_metadata(None, CALL)?;
+            let metadata = admin.heard(admin.client().inner().fetch_metadata(None, CALL))?;
             let known = metadata.topics().iter().filter(|topic| !topic.name().starts_with("__"));
             Ok::<_, KafkaError>(
                 known
@@ -364,7 +371,7 @@ impl Admin {
         let asked: Vec<ResourceSpecifier<'_>> =
             topics.iter().map(|topic| ResourceSpecifier::Topic(topic.as_str())).collect();
         let answers = self.client().describe_configs(&asked, &options()).await;
-        for answer in answers.map_err(|error| failed(&error))? {
+        for answer in self.heard(answers).map_err(|error| failed(&error))? {
             // One that is being deleted has none.
             let Ok(found) = answer else { continue };
             let OwnedResourceSpecifier::Topic(name) = &found.specifier else { continue };
@@ -386,7 +393,7 @@ impl Admin {
     pub(super) async fn delete(self: &Arc<Self>, topic: &TopicName) -> Result<(), TopicError> {
         let deleted = self.client().delete_topics(&[topic.as_str()], &options()).await;
         self.settings.lock().remove(topic);
-        first(deleted, topic, &self.config)?;
+        first(self.heard(deleted), topic, &self.config)?;
         self.until(topic, |seen| seen.is_none()).await
     }
 
@@ -411,7 +418,7 @@ impl Admin {
                 .map_err(|error| failed(&error))?;
             self.client().delete_records(&list, &options())
         };
-        let done = done.await.map_err(|error| failed(&error))?;
+        let done = self.heard(done.await).map_err(|error| failed(&error))?;
         match done
             .elements()
             .first()
@@ -451,7 +458,7 @@ impl Admin {
     /// Asks the broker about one topic. Blocks.
     #[expect(clippy::wildcard_enum_match_arm, reason = "librdkafka's codes are open-ended")]
     fn look(&self, topic: &str) -> KafkaResult<Seen> {
-        let metadata = self.client().inner().fetch_metadata(Some(topic), CALL)?;
+        let metadata = self.heard(self.client().inner().fetch_metadata(Some(topic), CALL))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let Some(found) = found else { return Ok(None) };
         if let Some(error) = found.error() {

@@ -69,10 +69,18 @@ impl Fetchers {
             None => Consumer::new(&self.config.fetcher()).map_err(|error| unavailable(&error))?,
         };
         let fetched = self.fetch_with(&consumer, from, offset, max_bytes);
-        if fetched.is_ok() {
-            self.idle.lock().push(consumer);
+        let mut idle = self.idle.lock();
+        match fetched {
+            Ok(records) => {
+                idle.push(consumer);
+                Ok(records)
+            }
+            Err(error) => {
+                // What failed one may fail the others, each for as long.
+                idle.clear();
+                Err(unavailable(&error))
+            }
         }
-        fetched.map_err(|error| unavailable(&error))
     }
 
     fn fetch_with(
