@@ -44,7 +44,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer, ApiError> {
         return Ok(answer);
     }
     let input = read(call)?;
-    check_scope(call, &input)?;
+    state.decide(|snapshot| check_scope(call, &input, snapshot)).await?;
     for _ in 0..TRIES {
         let configuration = build(call, &input);
         let change = Change {
@@ -184,17 +184,18 @@ pub(crate) async fn update(call: &Call<'_>) -> Result<Answer, ApiError> {
     ApiError::check(faults)?;
     let (active, filter) = wish.unwrap_or_default();
     for _ in 0..TRIES {
-        let snapshot = state.deps.registry.snapshot();
-        let current = snapshot.configurations.get(&id).ok_or_else(unknown)?;
-        let entity = entity(current);
-        let expected_version = snapshot.entity_version(&entity);
-        let conditional = check_if_match(&call.request.headers, expected_version)?;
-        let mut next = current.as_ref().clone();
+        let decide = |snapshot: &Arc<Snapshot>| {
+            let current = snapshot.configurations.get(&id).ok_or_else(unknown)?;
+            let version = snapshot.entity_version(&entity(current));
+            let conditional = check_if_match(&call.request.headers, version)?;
+            Ok((current.as_ref().clone(), version, conditional))
+        };
+        let (mut next, expected_version, conditional) = state.decide(decide).await?;
         next.active = active;
         next.filter.clone_from(&filter);
         next.modified = state.now();
         let change = Change {
-            entity,
+            entity: entity(&next),
             expected_version,
             claims: vec![claim(&next)],
             command: None,
@@ -210,7 +211,10 @@ pub(crate) async fn update(call: &Call<'_>) -> Result<Answer, ApiError> {
                 return Err(ApiError::at(Code::PreconditionFailed, "If-Match"));
             }
             Err(ProposeError::VersionConflict { .. }) => {}
-            Err(error) => return Err(before(&snapshot, &error).err().unwrap_or_else(unknown)),
+            Err(error) => {
+                let snapshot = state.deps.registry.snapshot();
+                return Err(before(&snapshot, &error).err().unwrap_or_else(unknown));
+            }
         }
     }
     Err(commands::unavailable())
@@ -227,18 +231,12 @@ fn entity(configuration: &Configuration) -> EntityKey {
 /// Finds the configuration that the path names, if this call may see it.
 async fn find(call: &Call<'_>) -> Result<Arc<Configuration>, ApiError> {
     let id = call.request.param("configId");
-    let visible = |snapshot: &Snapshot| {
-        let configuration = snapshot.configurations.get(id)?;
+    let visible = |snapshot: &Arc<Snapshot>| {
+        let configuration = snapshot.configurations.get(id).ok_or_else(unknown)?;
         let sees = call.sight.sees_scope(&configuration.owner, snapshot);
-        sees.then(|| Arc::clone(configuration))
+        sees.then(|| Arc::clone(configuration)).ok_or_else(unknown)
     };
-    if let Some(configuration) = visible(&call.state.deps.registry.snapshot()) {
-        return Ok(configuration);
-    }
-    match call.state.deps.registry.fold_to_end().await {
-        Ok(snapshot) => visible(&snapshot).ok_or_else(unknown),
-        Err(_unavailable) => Err(commands::unavailable()),
-    }
+    call.state.decide(visible).await
 }
 
 /// Codes 0 to 6, each once; 0 may stand beside others (`spec.md` §4.2).
@@ -259,8 +257,7 @@ fn filter(values: &[Value<'_>], faults: &mut Vec<Fault>) -> Vec<u32> {
 }
 
 /// Who may configure what (`spec.md` §4.1).
-fn check_scope(call: &Call<'_>, input: &Input) -> Result<(), ApiError> {
-    let snapshot = &call.snapshot;
+fn check_scope(call: &Call<'_>, input: &Input, snapshot: &Snapshot) -> Result<(), ApiError> {
     let within = match input.pm {
         None => call.sight.clone(),
         Some(pm) => select(&call.request.caller, &call.sight, (&pm.to_string(), "pmId"), snapshot)

@@ -298,8 +298,11 @@ async fn run(state: &State, route: &Route, request: &Request) -> Result<Answer, 
         Operation::Open(_) => Err(Code::NotFound.into()),
         Operation::Platform(operation) => run_platform(state, operation, request).await,
         Operation::Eds(operation) => {
-            let snapshot = state.deps.registry.snapshot();
-            let sight = caller::resolve(&request.caller, &request.headers, &snapshot)?;
+            let resolve = |snapshot: &Arc<Snapshot>| {
+                let sight = caller::resolve(&request.caller, &request.headers, snapshot)?;
+                Ok((Arc::clone(snapshot), sight))
+            };
+            let (snapshot, sight) = state.decide(resolve).await?;
             let call = Call { state, request, snapshot, sight };
             run_eds(&call, operation).await
         }

@@ -62,9 +62,11 @@ async fn alert(call: &Call<'_>, asked: &Asked) -> Result<Item, ApiError> {
     let id = history::ids::parse(&asked.notification).ok_or_else(unknown)?;
     let found = match find(call, id).await? {
         Some(item) => Some(item),
-        // The client may have got it before the view has read the decision.
+        // The client may have got it before the view has read the decision, and of a
+        // webhook that this process has not read of.
         None => {
             catch_up(call.state).await?;
+            call.state.registry_end().await?;
             find(call, id).await?
         }
     };

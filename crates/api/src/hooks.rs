@@ -38,15 +38,11 @@ pub(crate) async fn find(state: &State, request: &Request) -> Result<Arc<Webhook
     let id = input::webhook_id(request.param("hookId"))
         .map_err(|_format| ApiError::at(Code::InvalidWebhookId, "hookId"))?
         .ok_or_else(unknown)?;
-    let visible = |snapshot: &Snapshot| {
-        snapshot.webhooks.get(&id).filter(|hook| is_hook(hook)).map(Arc::clone)
+    let visible = |snapshot: &Arc<Snapshot>| {
+        let found = snapshot.webhooks.get(&id).filter(|hook| is_hook(hook));
+        found.map(Arc::clone).ok_or_else(unknown)
     };
-    if let Some(hook) = visible(&state.deps.registry.snapshot()) {
-        return Ok(hook);
-    }
-    let snapshot =
-        state.deps.registry.fold_to_end().await.map_err(|_error| commands::unavailable())?;
-    visible(&snapshot).ok_or_else(unknown)
+    state.decide(visible).await
 }
 
 fn is_hook(webhook: &Webhook) -> bool {
@@ -74,7 +70,7 @@ pub(crate) async fn create(state: &State, request: &Request) -> Result<Answer, A
     }
     let document = input::parse(&request.body)?;
     let input = body::read(document.root(), Purpose::Create, &state.deps.catalogue, &state.config)?;
-    let hook = build(state, &input, &state.deps.registry.snapshot())?;
+    let hook = state.decide(|snapshot| build(state, &input, snapshot)).await?;
     let (hook, _) = register(state, request, hook, command.as_ref()).await?;
     let answer = Answer::success(StatusCode::CREATED, &shape::with_key(&hook))
         .etag(hook.version)
@@ -127,7 +123,7 @@ pub(crate) async fn update(state: &State, request: &Request) -> Result<Answer, A
 /// `DELETE /admin/v1/hooks/{hookId}`.
 pub(crate) async fn delete(state: &State, request: &Request) -> Result<Answer, ApiError> {
     let hook = find(state, request).await?;
-    change::delete(state, request, hook, Code::WebhookNotRegistered).await
+    change::delete(state, request, hook.id, Code::WebhookNotRegistered).await
 }
 
 /// A signature key: its text is the key (`spec.md` §3.2).

@@ -49,9 +49,9 @@ pub(crate) async fn ingest(state: &State, request: &Request) -> Result<Answer, A
         Err(_bad_key) => return Err(ApiError::at(Code::BadHeader, "Idempotency-Key")),
     };
     let events = batch::split(form(request), &request.body)?;
-    let snapshot = state.deps.registry.snapshot();
-    let is_foreign = |tenant: &Tenant, product: &ProductId| is_foreign(&snapshot, tenant, product);
-    let mut drafts = {
+    let check = |snapshot: &Snapshot| {
+        let is_foreign =
+            |tenant: &Tenant, product: &ProductId| is_foreign(snapshot, tenant, product);
         let rules = Rules {
             catalogue: &state.deps.catalogue,
             is_foreign: &is_foreign,
@@ -59,9 +59,15 @@ pub(crate) async fn ingest(state: &State, request: &Request) -> Result<Answer, A
             trace: request.trace.as_str(),
             now: state.now(),
         };
-        let checked = batch::check(&events, &rules);
-        checked.inspect_err(|error| state.deps.metrics.refused(error.faults.len()))?
+        batch::check(&events, &rules)
     };
+    let mut checked = check(&state.deps.registry.snapshot());
+    let is_tenants = |error: &ApiError| error.faults.iter().any(|it| it.code == Code::BadTenant);
+    if checked.as_ref().is_err_and(is_tenants) {
+        // The product may have another owner since.
+        checked = check(&state.registry_end().await?);
+    }
+    let mut drafts = checked.inspect_err(|error| state.deps.metrics.refused(error.faults.len()))?;
     for draft in &mut drafts {
         seal(state, draft).await?;
     }

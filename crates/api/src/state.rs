@@ -8,12 +8,14 @@ use tidings_broker::{AppendBatch, AppendError, Appended, Broker};
 use tidings_catalogue::Catalogue;
 use tidings_egress::Egress;
 use tidings_eventlog::EventLog;
-use tidings_registry::{KeysTopic, Registry};
+use tidings_registry::{KeysTopic, Registry, Snapshot};
 use tidings_types::{Clock, Offset, Rng, Timestamp, TopicName, TopicPartition, WebhookId};
 use tokio::sync::watch;
 
 use crate::{
+    commands,
     config::Config,
+    errors::ApiError,
     fraud::FraudLog,
     heartbeat::Recent,
     metrics::Metrics,
@@ -101,6 +103,33 @@ impl State {
             results = self.deps.broker.append(batches) => results,
             () = self.deps.clock.sleep(APPEND_PATIENCE) => vec![Err(AppendError::Unknown); count],
         }
+    }
+
+    /// Decides by the registry as it is folded here. A refusal is decided again at the
+    /// registry's end: another process may have changed what it is about just now.
+    ///
+    /// # Errors
+    /// What `decide` refuses; 503 if the end cannot be read, for then nobody knows.
+    pub(crate) async fn decide<T>(
+        &self,
+        decide: impl Fn(&Arc<Snapshot>) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let registry = &self.deps.registry;
+        let snapshot = registry.snapshot();
+        let refusal = match decide(&snapshot) {
+            Ok(decided) => return Ok(decided),
+            Err(refusal) => refusal,
+        };
+        let end = self.registry_end().await?;
+        if end.version == snapshot.version { Err(refusal) } else { decide(&end) }
+    }
+
+    /// The registry with all that stands in its topic now.
+    ///
+    /// # Errors
+    /// 503 if it cannot be read to its end.
+    pub(crate) async fn registry_end(&self) -> Result<Arc<Snapshot>, ApiError> {
+        self.deps.registry.fold_to_end().await.map_err(|_error| commands::unavailable())
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -46,17 +46,12 @@ use crate::{
 pub(crate) async fn find(call: &Call<'_>) -> Result<Arc<Webhook>, ApiError> {
     let unknown = || ApiError::at(Code::WebhookNotRegistered, "webhookId");
     let id = input::webhook_id(call.request.param("webhookId"))?.ok_or_else(unknown)?;
-    let visible = |snapshot: &Snapshot| {
-        let webhook = snapshot.webhooks.get(&id)?;
-        call.sight.sees(&webhook.owner, snapshot).then(|| Arc::clone(webhook))
+    let visible = |snapshot: &Arc<Snapshot>| {
+        let webhook = snapshot.webhooks.get(&id).ok_or_else(unknown)?;
+        let is_seen = call.sight.sees(&webhook.owner, snapshot);
+        is_seen.then(|| Arc::clone(webhook)).ok_or_else(unknown)
     };
-    if let Some(webhook) = visible(&call.state.deps.registry.snapshot()) {
-        return Ok(webhook);
-    }
-    match call.state.deps.registry.fold_to_end().await {
-        Ok(snapshot) => visible(&snapshot).ok_or_else(unknown),
-        Err(_unavailable) => Err(crate::commands::unavailable()),
-    }
+    call.state.decide(visible).await
 }
 
 /// `GET /Webhooks/{webhookId}`.
@@ -155,7 +150,7 @@ pub(crate) async fn set_status(call: &Call<'_>) -> Result<Answer, ApiError> {
 /// `DELETE /Webhooks/{webhookId}`.
 pub(crate) async fn delete(call: &Call<'_>) -> Result<Answer, ApiError> {
     let webhook = find(call).await?;
-    change::delete(call.state, call.request, webhook, Code::WebhookNotRegistered).await
+    change::delete(call.state, call.request, webhook.id, Code::WebhookNotRegistered).await
 }
 
 fn answer(state: &State, webhook: &Webhook) -> Answer {

@@ -4,6 +4,8 @@
 //! A pause is an entity of the registry, one at most of each thing; its id says of
 //! what. The senders honour it (`tidings-sender`); nothing here touches what waits.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use serde_json::{Value as Json, json};
 use tidings_catalogue::json::{Kind, Value};
@@ -37,13 +39,16 @@ pub(crate) async fn create(state: &State, request: &Request) -> Result<Answer, A
     let (of, reason) = read(document.root(), state)?;
     let id = of.to_string();
     for _ in 0..TRIES {
-        let snapshot = state.deps.registry.snapshot();
-        check(&of, &snapshot)?;
+        let decide = |snapshot: &Arc<Snapshot>| {
+            check(&of, snapshot)?;
+            if !snapshot.pauses.contains_key(&id) && snapshot.pauses.len() >= MAX_PAUSES {
+                let message = "there are 1,000 pauses; end some, or pause a tenant or everything";
+                return Err(Fault::new(Code::InvalidRequestBody).saying(message).into());
+            }
+            Ok(Arc::clone(snapshot))
+        };
+        let snapshot = state.decide(decide).await?;
         let before = snapshot.pauses.get(&id);
-        if before.is_none() && snapshot.pauses.len() >= MAX_PAUSES {
-            let message = "there are 1,000 pauses; end some, or pause a tenant or everything";
-            return Err(Fault::new(Code::InvalidRequestBody).saying(message).into());
-        }
         let since = before.map_or_else(|| state.now(), |before| before.since);
         let actor = request.caller.subject.clone();
         let pause = Pause { of: of.clone(), reason: reason.clone(), actor, since };
@@ -66,10 +71,12 @@ pub(crate) fn list(state: &State) -> Answer {
 pub(crate) async fn delete(state: &State, request: &Request) -> Result<Answer, ApiError> {
     let id = request.param("pauseId");
     for _ in 0..TRIES {
-        let snapshot = state.deps.registry.snapshot();
-        if !snapshot.pauses.contains_key(id) {
-            return Err(Fault::at(Code::NotFound, "pauseId").saying("nothing is paused so").into());
-        }
+        let decide = |snapshot: &Arc<Snapshot>| {
+            let is_there = snapshot.pauses.contains_key(id);
+            let missing = || Fault::at(Code::NotFound, "pauseId").saying("nothing is paused so");
+            is_there.then(|| Arc::clone(snapshot)).ok_or_else(|| missing().into())
+        };
+        let snapshot = state.decide(decide).await?;
         let gone = Entity::Deleted { topic_deleted: false, at: state.now() };
         if propose(state, request, &snapshot, id, gone).await? {
             return Ok(Answer::no_content());

@@ -32,7 +32,7 @@ pub(crate) async fn apply(state: &State, request: &Request) -> Result<Answer, Ap
     let document = read(&request.body)?;
     let _turn = state.tenants.lock().await;
     for _ in 0..TRIES {
-        let snapshot = state.deps.registry.fold_to_end().await.map_err(|_error| unavailable())?;
+        let snapshot = state.registry_end().await?;
         let planned = plan_tenants(&snapshot, &document, prune, state.now());
         let (changes, counts) = planned.map_err(|refusals| {
             let faults: Vec<Fault> = refusals

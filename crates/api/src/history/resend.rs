@@ -14,7 +14,7 @@ use serde::Serialize;
 use tidings_broker::{AppendBatch, AppendError, NewRecord};
 use tidings_eventlog::Item;
 use tidings_proto::{encode, format_header, v1};
-use tidings_registry::{ProposeError, Webhook};
+use tidings_registry::{ProposeError, Snapshot, Webhook};
 use tidings_types::{
     Lane, NotificationId, Partition, RunId, Timestamp, TopicPartition, WebhookStatus, names,
 };
@@ -60,7 +60,10 @@ pub(crate) async fn resend(
 ) -> Result<Answer, ApiError> {
     let asked = ids::read(&request.body, MAX_RESEND, Code::NotificationResendLimitExceeded)?;
     let command = commands::of(request)?;
-    let (known, version) = look_up(state, command.as_ref()).await?;
+    // The runs are appended whatever the registry says by then: it is read first.
+    let registry = state.registry_end().await?;
+    let webhook = &registry.webhooks.get(&webhook.id).ok_or(Code::WebhookNotRegistered)?;
+    let (known, version) = look_up(state, command.as_ref(), &registry)?;
     match known {
         Known::Done(record) => return Ok(commands::replay(&record)),
         Known::Begun(record) => {
@@ -100,7 +103,8 @@ pub(crate) async fn resend(
             Ok(()) => {}
             // The same request came twice at once: the first one's runs count.
             Err(ProposeError::VersionConflict { .. }) => {
-                return match look_up(state, Some(command)).await?.0 {
+                let registry = state.registry_end().await?;
+                return match look_up(state, Some(command), &registry)?.0 {
                     Known::Done(record) => Ok(commands::replay(&record)),
                     Known::Begun(record) => {
                         finish(state, request, webhook, Some(command), &record).await
@@ -117,10 +121,13 @@ pub(crate) async fn resend(
 }
 
 /// What is known of a command, and the version of that.
-async fn look_up(state: &State, command: Option<&Command>) -> Result<(Known, u64), ApiError> {
+fn look_up(
+    state: &State,
+    command: Option<&Command>,
+    registry: &Snapshot,
+) -> Result<(Known, u64), ApiError> {
     let Some(command) = command else { return Ok((Known::New, 0)) };
-    let snapshot = state.deps.registry.fold_to_end().await.map_err(|_error| unavailable())?;
-    Ok((command.look_up(&snapshot, state.now())?, command.version(&snapshot)))
+    Ok((command.look_up(registry, state.now())?, command.version(registry)))
 }
 
 /// Goes on with a command that was begun: the runs that it names, once more. The

@@ -44,12 +44,15 @@ pub(crate) async fn save(
 ) -> Result<Arc<Webhook>, ApiError> {
     let per_scope = state.config.webhooks_per_scope;
     for _ in 0..TRIES {
-        let snapshot = state.deps.registry.snapshot();
-        let current = snapshot.webhooks.get(&id).ok_or_else(|| ApiError::new(missing))?;
-        let conditional = check_if_match(&request.headers, current.version)?;
-        let mut next = edit(&snapshot, current)?;
-        next.modified = state.now();
-        let claims = place::names(&next, &snapshot, per_scope)?;
+        let decide = |snapshot: &Arc<Snapshot>| {
+            let current = snapshot.webhooks.get(&id).ok_or_else(|| ApiError::new(missing))?;
+            let conditional = check_if_match(&request.headers, current.version)?;
+            let mut next = edit(snapshot, current)?;
+            next.modified = state.now();
+            let claims = place::names(&next, snapshot, per_scope)?;
+            Ok((current.version, conditional, next, claims))
+        };
+        let (expected_version, conditional, mut next, claims) = state.decide(decide).await?;
         let wanted =
             topics::partitions(next.events.iter().map(AsRef::as_ref), &state.deps.catalogue);
         if wanted > next.partitions {
@@ -58,7 +61,7 @@ pub(crate) async fn save(
         }
         let proposed = Change {
             entity: EntityKey::new("webhook", id),
-            expected_version: current.version,
+            expected_version,
             claims,
             command: None,
             actor: request.caller.subject.clone(),
@@ -88,15 +91,18 @@ pub(crate) async fn save(
 pub(crate) async fn delete(
     state: &State,
     request: &Request,
-    webhook: Arc<Webhook>,
+    id: WebhookId,
     missing: Code,
 ) -> Result<Answer, ApiError> {
-    let mut current = webhook;
     for _ in 0..TRIES {
-        let conditional = check_if_match(&request.headers, current.version)?;
+        let decide = |snapshot: &Arc<Snapshot>| {
+            let current = snapshot.webhooks.get(&id).ok_or_else(|| ApiError::new(missing))?;
+            Ok((current.version, check_if_match(&request.headers, current.version)?))
+        };
+        let (expected_version, conditional) = state.decide(decide).await?;
         let proposed = Change {
-            entity: EntityKey::new("webhook", current.id),
-            expected_version: current.version,
+            entity: EntityKey::new("webhook", id),
+            expected_version,
             claims: Vec::new(),
             command: None,
             actor: request.caller.subject.clone(),
@@ -108,11 +114,7 @@ pub(crate) async fn delete(
             Err(ProposeError::VersionConflict { .. }) if conditional => {
                 return Err(ApiError::at(Code::PreconditionFailed, "If-Match"));
             }
-            Err(ProposeError::VersionConflict { .. }) => {
-                let snapshot = state.deps.registry.snapshot();
-                let found = snapshot.webhooks.get(&current.id).map(Arc::clone);
-                current = found.ok_or_else(|| ApiError::new(missing))?;
-            }
+            Err(ProposeError::VersionConflict { .. }) => {}
             Err(error) => return Err(refused(&error)),
         }
     }

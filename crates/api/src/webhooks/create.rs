@@ -29,8 +29,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer, ApiError> {
     }
     let document = input::parse(&call.request.body)?;
     let input = body::read(document.root(), Purpose::Create, &state.deps.catalogue, &state.config)?;
-    let snapshot = state.deps.registry.snapshot();
-    let webhook = build(call, &input, &snapshot)?;
+    let webhook = state.decide(|snapshot| build(call, &input, snapshot)).await?;
     let (webhook, snapshot) = register(state, call.request, webhook, command.as_ref()).await?;
     let shape = shape::created(&webhook, &snapshot, &state.config);
     let answer = Answer::success(StatusCode::CREATED, &shape)

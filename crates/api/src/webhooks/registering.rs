@@ -31,8 +31,7 @@ pub(crate) async fn replayed(
     command: Option<&Command>,
 ) -> Result<Option<Answer>, ApiError> {
     let Some(command) = command else { return Ok(None) };
-    let snapshot =
-        state.deps.registry.fold_to_end().await.map_err(|_error| commands::unavailable())?;
+    let snapshot = state.registry_end().await?;
     match command.look_up(&snapshot, state.now())? {
         Known::Done(record) => Ok(Some(commands::replay(&record))),
         Known::New | Known::Begun(_) => Ok(None),
@@ -68,14 +67,14 @@ pub(crate) async fn register(
     command: Option<&Command>,
 ) -> Result<(Arc<Webhook>, Arc<Snapshot>), ApiError> {
     let registry = &state.deps.registry;
-    let snapshot = registry.snapshot();
-    if let Some(command) = command
-        && let Some(entity) = command.made(&snapshot)?
-    {
-        return made_before(&entity, snapshot);
+    if let Some(command) = command {
+        let snapshot = registry.snapshot();
+        if let Some(entity) = command.made(&snapshot)? {
+            return made_before(&entity, snapshot);
+        }
     }
     let (id, per_scope) = (webhook.id, state.config.webhooks_per_scope);
-    let mut claims = place::names(&webhook, &snapshot, per_scope)?;
+    let mut claims = state.decide(|snapshot| place::names(&webhook, snapshot, per_scope)).await?;
     topics::make(state, id, webhook.partitions).await?;
     for _ in 0..TRIES {
         let change = Change {

@@ -13,5 +13,6 @@ mod operations;
 mod signing;
 mod ssrf;
 mod tenants;
+mod two;
 mod webhooks;
 mod world;

@@ -1,7 +1,7 @@
 //! An API in one process: a broker and an event log in memory, a registry, a local
 //! issuer of tokens, and by hand what a router and a recorder would do.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
@@ -55,6 +55,32 @@ pub(crate) struct World {
     positions: BTreeMap<TopicPartition, u64>,
     _tasks: JoinSet<()>,
     _dir: TempDir,
+}
+
+/// Another API on the same log, with a registry of its own that is folded only while a
+/// request to this API waits for something.
+pub(crate) struct Behind {
+    router: Router,
+    reading: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Behind {
+    pub(crate) async fn send(
+        &mut self,
+        world: &World,
+        (method, path, who): (&str, &str, &str),
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Reply {
+        let mut all = vec![("authorization", format!("Bearer {}", world.token(who)))];
+        all.extend(headers.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        let body = body.map(|body| ("application/json", body.to_string()));
+        tokio::select! {
+            biased;
+            reply = exchange(&self.router, method, path, &all, body) => reply,
+            () = &mut self.reading => panic!("nobody reads the registry any more"),
+        }
+    }
 }
 
 /// What an API is made of beside what the world uses itself.
@@ -218,10 +244,25 @@ impl World {
 
     /// Another API on the same log, which has read nothing yet.
     pub(crate) fn restart(&mut self) {
+        self.router = self.router_of(self.registry.clone());
+    }
+
+    /// Another process on the same log, which has read the registry up to now.
+    pub(crate) async fn behind(&self) -> Behind {
+        let ring = self.registry.ring().clone();
+        let (registry, task) =
+            Registry::start(self.broker.clone(), ring, self.clock.clone(), self.rng.clone())
+                .await
+                .unwrap();
+        let reading = Box::pin(async move { task.run(CancellationToken::new()).await.unwrap() });
+        Behind { router: self.router_of(registry), reading }
+    }
+
+    fn router_of(&self, registry: Registry) -> Router {
         let parts = self.parts.clone();
         let deps = Deps {
             broker: self.broker.clone(),
-            registry: self.registry.clone(),
+            registry,
             keys: self.keys.clone(),
             catalogue: self.catalogue.clone(),
             event_log: parts.event_log,
@@ -233,7 +274,7 @@ impl World {
             metrics_text: Arc::new(|| "# EOF\n".to_owned()),
             started: parts.started,
         };
-        self.router = router(State::new(parts.config, deps));
+        router(State::new(parts.config, deps))
     }
 
     async fn tenants(&self) {
@@ -308,21 +349,7 @@ impl World {
         headers: &[(&str, String)],
         body: Option<(&str, String)>,
     ) -> Reply {
-        let mut request = Request::builder().method(method).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, value);
-        }
-        let body = match body {
-            Some((kind, text)) => {
-                request = request.header("content-type", kind);
-                Body::from(text)
-            }
-            None => Body::empty(),
-        };
-        let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let bytes = axum::body::to_bytes(body, 64 << 20).await.unwrap();
-        Reply { status: parts.status, headers: parts.headers, bytes }
+        exchange(&self.router, method, path, headers, body).await
     }
 
     /// Publishes lines as NDJSON.
@@ -564,6 +591,31 @@ impl World {
         }
         all
     }
+}
+
+/// Sends a request to an API.
+async fn exchange(
+    router: &Router,
+    method: &str,
+    path: &str,
+    headers: &[(&str, String)],
+    body: Option<(&str, String)>,
+) -> Reply {
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    let body = match body {
+        Some((kind, text)) => {
+            request = request.header("content-type", kind);
+            Body::from(text)
+        }
+        None => Body::empty(),
+    };
+    let response = router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, 64 << 20).await.unwrap();
+    Reply { status: parts.status, headers: parts.headers, bytes }
 }
 
 async fn create_topics(broker: &Broker, catalogue: &Catalogue) {
