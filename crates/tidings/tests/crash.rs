@@ -32,12 +32,18 @@ async fn a_crash_run_finds_a_delivery_that_never_was() {
     assert!(found > 0, "{}", report.summary());
 }
 
-/// Some of the faults that `cargo xtask crash --broker kafka` makes. Those of the
-/// broker wait for what still stands still after them (docs/crash-runs.md).
+/// Some of the faults that `cargo xtask crash --broker kafka` makes.
 #[tokio::test(flavor = "multi_thread")]
-async fn three_faults_on_kafka_lose_nothing() {
-    let faults = ["router killed", "recorder stopped", "api killed"];
-    let plan = crash::Plan { only: faults.map(str::to_owned).to_vec(), ..plan(3, None) };
+async fn six_faults_on_kafka_lose_nothing() {
+    let faults = [
+        "router killed",
+        "sender stopped",
+        "broker killed",
+        "recorder stopped",
+        "api killed",
+        "broker stopped",
+    ];
+    let plan = crash::Plan { only: faults.map(str::to_owned).to_vec(), ..plan(6, None) };
     let report = crash::kafka::run(&plan).await.unwrap();
     assert!(report.verdict.is_clean(), "{}", report.summary());
     assert!(report.missed().is_empty() && report.accepted > 0, "{}", report.summary());
