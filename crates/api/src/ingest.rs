@@ -65,7 +65,8 @@ pub(crate) async fn ingest(state: &State, request: &Request) -> Result<Answer, A
     let is_tenants = |error: &ApiError| error.faults.iter().any(|it| it.code == Code::BadTenant);
     if checked.as_ref().is_err_and(is_tenants) {
         // The product may have another owner since.
-        checked = check(&state.registry_end().await?);
+        let end = state.registry_end().await?;
+        checked = check(&end);
     }
     let mut drafts = checked.inspect_err(|error| state.deps.metrics.refused(error.faults.len()))?;
     for draft in &mut drafts {
