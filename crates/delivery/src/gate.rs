@@ -61,6 +61,16 @@ pub enum Standing {
     Deleted,
 }
 
+impl Standing {
+    /// Whether nothing is taken up, though what is queued may go out one day.
+    pub const fn waits(self) -> bool {
+        match self {
+            Self::Inactive | Self::Paused => true,
+            Self::Active | Self::Suspended | Self::Deleted => false,
+        }
+    }
+}
+
 impl From<WebhookStatus> for Standing {
     fn from(status: WebhookStatus) -> Self {
         match status {

@@ -18,6 +18,7 @@
 //! has acknowledged it; until then a checkpoint shows the state before it.
 
 mod attempts;
+mod deadlines;
 mod held;
 mod log;
 mod order;
@@ -34,10 +35,12 @@ use tidings_types::{
     WebhookId,
 };
 
+pub(crate) use deadlines::Watch;
+
 use crate::{
     Alarm, At, Entry, Fact, FactKind, Gate, Notice, Process, Proposal, Remembered, Rules, Standing,
     Suspended,
-    entry::{AttemptFact, Phase},
+    entry::{AttemptFact, Open, Phase},
     order::Order,
     partition::PartitionState,
 };
@@ -100,6 +103,8 @@ pub struct Hook<B> {
     held: usize,
     /// When those are looked through for passed deadlines.
     held_sweep: Timestamp,
+    /// When what waits through an inactive time is looked through next.
+    next_sweep: Timestamp,
     /// What it has in flight that counts among the suspects of the process.
     suspects: usize,
     /// When the gate wants to be asked again.
@@ -136,6 +141,7 @@ impl<B: Clone> Hook<B> {
             alarm: Alarm::default(),
             held: 0,
             held_sweep: Timestamp::ZERO,
+            next_sweep: Timestamp::ZERO,
             suspects: 0,
             wake: None,
             unsent_left: UNSENT_AT_ONCE,
@@ -177,6 +183,9 @@ impl<B: Clone> Hook<B> {
         let comes_back = standing == Standing::Active && self.gate.standing() != Standing::Active;
         if matches!(standing, Standing::Suspended | Standing::Deleted) {
             self.release_held(|_| true);
+        }
+        if !standing.waits() {
+            self.stop_watching();
         }
         self.gate.set(standing, &self.rules, now);
         if comes_back {
@@ -258,7 +267,10 @@ impl<B: Clone> Hook<B> {
                 waiting.chain(others.into_iter().flatten()).filter(later).min()
             }
             Standing::Inactive | Standing::Paused => {
-                waiting.chain(held).min().map(|first| first.max(now + SWEEP))
+                let swept = waiting.min().map(|first| first.max(self.next_sweep));
+                // One that could not be said yet is tried again.
+                let soon = |at: Timestamp| if at > now { at } else { now + UNSENT_EVERY };
+                [swept, held, self.next_deadline()].into_iter().flatten().map(soon).min()
             }
             Standing::Suspended | Standing::Deleted => {
                 let queued = self.lanes.iter().flatten().any(|lane| !lane.ahead.is_empty());
@@ -338,15 +350,18 @@ impl<B: Clone> Hook<B> {
 
     /// Ends what waits and is past its window or its deadline, without an attempt.
     fn sweep(&mut self, now: Timestamp, process: &mut Process) {
+        self.next_sweep = now + SWEEP;
         let mut over = Vec::new();
         // What an operator stopped is not to lose its attempts.
         let windows_run = self.gate.standing() != Standing::Paused;
         for lane in self.lanes.iter().flatten() {
-            for (_, offset) in lane.waiting.range(..=(now, u64::MAX)) {
-                let Some(open) = lane.open.get(offset) else { continue };
+            let waits = |open: &&Open<B>| matches!(open.phase, Phase::Waiting | Phase::Blocked);
+            for open in lane.open.values().filter(waits) {
                 let totals = &open.entry.totals;
                 let expired = open.deadline.is_some_and(|deadline| deadline <= now);
                 let window = windows_run
+                    && open.phase == Phase::Waiting
+                    && totals.due <= now
                     && totals.attempts > 0
                     && now.since(totals.first_attempt) >= self.rules.ladder.window();
                 if expired {
@@ -358,6 +373,7 @@ impl<B: Clone> Hook<B> {
         }
         for (at, kind) in over {
             if !process.may_say() {
+                self.next_sweep = now + UNSENT_EVERY;
                 return;
             }
             self.end(process, at, kind, now, None);

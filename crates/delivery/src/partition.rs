@@ -8,6 +8,7 @@ use tidings_types::{NotificationId, Offset, RunId, Timestamp};
 use crate::{
     Arrived, Folded,
     entry::{Open, Phase},
+    hook::Watch,
 };
 
 /// A record that has been read and not been taken up.
@@ -47,6 +48,8 @@ pub(crate) struct PartitionState<B> {
     pub(crate) folded: BTreeMap<Offset, Folded>,
     pub(crate) ahead: VecDeque<Ahead<B>>,
     pub(crate) ahead_bytes: usize,
+    /// Of one that is only looked through for deadlines.
+    pub(crate) watch: Option<Watch>,
     /// Something changed that the last checkpoint does not say.
     pub(crate) changed: bool,
     /// The offset before which the log is not needed, by the state of the last
@@ -66,6 +69,7 @@ impl<B> PartitionState<B> {
             folded: BTreeMap::new(),
             ahead: VecDeque::new(),
             ahead_bytes: 0,
+            watch: None,
             changed: false,
             marked_trim: 0,
             trimmed: 0,

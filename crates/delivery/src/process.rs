@@ -44,6 +44,8 @@ pub struct Limits {
     pub kept_bytes_in_process: usize,
     /// A body is dropped when its notification waits longer.
     pub keep_body: Duration,
+    /// The lanes whose event types may have a deadline: standard, urgent.
+    pub expiring: [bool; 2],
     pub suspend: SuspendRules,
     /// The operator is told of a webhook that had nothing but failures for so long
     /// (setting `delivery.failing_after`).
@@ -69,6 +71,7 @@ impl Default for Limits {
             ahead_bytes_in_process: 64 << 20,
             kept_bytes_in_process: 16 << 20,
             keep_body: Duration::from_secs(60),
+            expiring: [false, true],
             suspend: SuspendRules::default(),
             failing_after: Duration::from_secs(300),
             pace: Pace::default(),

@@ -242,7 +242,10 @@ impl<B: Clone> Hook<B> {
         }
         let at = fact.entry.at;
         let Some(state) = self.lane_mut(at.partition) else { return };
-        let Some(open) = state.open.get_mut(&at.offset) else { return };
+        let Some(open) = state.open.get_mut(&at.offset) else {
+            self.ended_ahead(fact);
+            return;
+        };
         if fact.kind == FactKind::TakenUp {
             let entry = open.entry;
             self.numbered(&entry, now, process);

@@ -9,8 +9,10 @@ use tidings_types::{Lane, Offset, Ordering, StuckKey, Timestamp};
 
 use super::{Hook, index, take_up::Head};
 use crate::{
-    Arrived, At, Entry, Fact, FactKind, Folded, Process, Queued, entry::Phase, order::STRICT,
-    partition::Ahead,
+    Arrived, At, Entry, Fact, FactKind, Folded, Process, Queued,
+    entry::Phase,
+    order::STRICT,
+    partition::{Ahead, PartitionState},
 };
 
 impl<B: Clone> Hook<B> {
@@ -224,7 +226,7 @@ impl<B: Clone> Hook<B> {
     /// A change to strict order first drains the urgent lane: what has been read of
     /// it, and what is open.
     pub(super) fn begin_drain(&mut self) {
-        self.draining = self.read_from(Lane::Urgent.partition());
+        self.draining = self.lanes[index(Lane::Urgent)].as_ref().map(PartitionState::read_from);
     }
 
     /// Whether standard notifications have to wait because the urgent lane drains.

@@ -87,6 +87,17 @@ impl Run {
         Timestamp::from_millis(1_000_000 + self.time)
     }
 
+    /// As the owner does that hears of a change: what stands still is read from elsewhere.
+    fn set(&mut self, standing: Standing) {
+        let (now, turns) = (self.now(), self.hook.gate().standing().waits() != standing.waits());
+        self.hook.set(standing, self.rules.clone(), now, &mut self.process);
+        for partition in [0, 1].into_iter().filter(|_| turns) {
+            self.hook.drop_ahead(partition, &mut self.process);
+            let from = usize::try_from(self.hook.read_from(partition).unwrap()).unwrap();
+            self.read[usize::try_from(partition).unwrap()] = from;
+        }
+    }
+
     fn read_on(&mut self) {
         for (partition, log) in (0..).zip(&self.logs) {
             let read = &mut self.read[usize::try_from(partition).unwrap()];
@@ -473,13 +484,12 @@ proptest! {
                     standing = if active { Standing::Active } else { Standing::Inactive };
                 }
             }
-            let now = run.now();
             run.rules = rules.clone();
-            run.hook.set(standing, rules.clone(), now, &mut run.process);
+            run.set(standing);
             run.read_on();
         }
-        let now = run.now();
-        run.hook.set(Standing::Active, rules, now, &mut run.process);
+        run.set(Standing::Active);
+        run.read_on();
         run.settle();
     }
 }

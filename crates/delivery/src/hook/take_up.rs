@@ -24,7 +24,14 @@ impl<B: Clone> Hook<B> {
     pub fn reading(&self, partition: Partition, now: Timestamp, process: &Process) -> Reading {
         let Some(lane) = self.lane(partition) else { return Reading::Stop };
         match self.gate.standing() {
-            Standing::Inactive | Standing::Paused => return Reading::Stop,
+            Standing::Inactive | Standing::Paused => {
+                let may_expire = process.limits.expiring[index(Lane::from_partition(partition))];
+                return match may_expire {
+                    true if self.watches_enough(partition, process) => Reading::Hold,
+                    true => Reading::Go,
+                    false => Reading::Stop,
+                };
+            }
             Standing::Active if !self.gate.takes_up(self.tried_in(partition), now) => {
                 // What is urgent is at hand when the next probe may start.
                 let fits = process.ahead_bytes < process.limits.ahead_bytes_in_process / 2;
@@ -60,7 +67,8 @@ impl<B: Clone> Hook<B> {
 
     /// The next offset to read from a partition.
     pub fn read_from(&self, partition: Partition) -> Option<Offset> {
-        self.lane(partition).map(super::PartitionState::read_from)
+        let lane = self.lane(partition)?;
+        Some(if self.watches() { lane.watch_from() } else { lane.read_from() })
     }
 
     /// A record was read. One that was read before is passed over.
@@ -74,6 +82,10 @@ impl<B: Clone> Hook<B> {
     }
 
     fn push_ahead(&mut self, partition: Partition, ahead: Ahead<B>, process: &mut Process) {
+        if self.watches() {
+            self.look_at(partition, &ahead);
+            return;
+        }
         let Some(lane) = self.lane_mut(partition) else { return };
         if ahead.offset() < lane.read_from() {
             return;
@@ -95,8 +107,11 @@ impl<B: Clone> Hook<B> {
     /// What to do next. Ask until [`Step::Idle`].
     pub fn next(&mut self, now: Timestamp, process: &mut Process) -> Step<B> {
         self.sweep_held(now, process);
-        if matches!(self.gate.standing(), Standing::Inactive | Standing::Paused) {
-            self.sweep(now, process);
+        if self.watches() {
+            if now >= self.next_sweep {
+                self.sweep(now, process);
+            }
+            self.expire_ahead(now, process);
             return Step::Idle;
         }
         self.wake = None;

@@ -169,6 +169,99 @@ fn past_its_limit_of_open_ones_the_oldest_that_waits_ends() {
     assert_eq!(facts[0].entry.at, at(0));
 }
 
+fn set(hook: &mut Hook<u32>, standing: Standing, at: Timestamp, process: &mut Process) {
+    let rules = hook.rules.clone();
+    hook.set(standing, rules, at, process);
+    hook.drop_ahead(0, process);
+}
+
+#[test]
+fn what_waits_in_the_log_of_an_inactive_webhook_ends_at_its_deadline() {
+    let (mut hook, mut process) = hook();
+    process.limits.expiring = [true, true];
+    set(&mut hook, Standing::Inactive, now(0), &mut process);
+    assert_eq!(hook.reading(0, now(0), &process), Reading::Go);
+    let log = [
+        arrived(0, 1, 0),
+        Arrived { deadline: Some(now(50)), ..arrived(1, 2, 0) },
+        Arrived { deadline: Some(now(90)), ..arrived(2, 3, 0) },
+    ];
+    for record in &log {
+        hook.arrived(0, record.clone(), &mut process);
+    }
+    assert!(matches!(hook.next(now(49), &mut process), Step::Idle));
+    assert_eq!(hook.next_due(now(49)), Some(now(50)));
+    assert!(matches!(hook.next(now(50), &mut process), Step::Idle));
+    let (before, _) = hook.cut(0, Sabotage::None).unwrap();
+    assert_eq!((before.next, before.folded.len()), (0, 0), "the log has not acknowledged it");
+    assert_eq!(acknowledge(&mut hook, &mut process, 50), [FactKind::Expired]);
+    let (after, _) = hook.cut(0, Sabotage::None).unwrap();
+    assert_eq!((after.next, after.open.len(), after.folded.len()), (0, 0, 1));
+    assert_eq!(after.folded[0].entry.at, at(1));
+    assert!(after.folded[0].ended);
+
+    set(&mut hook, Standing::Active, now(60), &mut process);
+    assert_eq!(hook.read_from(0), Some(0));
+    for record in log {
+        hook.arrived(0, record, &mut process);
+    }
+    for offset in [0, 2] {
+        let sent = attempt(hook.next(now(60), &mut process)).at;
+        assert_eq!(sent, at(offset));
+        hook.finished(sent, &report(200), now(60), 0, &mut process);
+        acknowledge(&mut hook, &mut process, 60);
+    }
+    assert!(matches!(hook.next(now(60), &mut process), Step::Idle));
+    assert_eq!((process.counts.skipped, process.facts), (1, 0));
+}
+
+#[test]
+fn an_inactive_webhook_may_be_asked_at_any_time_and_still_ends_what_is_past_its_window() {
+    let (mut hook, mut process) = hook();
+    hook.arrived(0, arrived(0, 1, 0), &mut process);
+    let first = attempt(hook.next(now(0), &mut process));
+    hook.finished(first.at, &report(500), now(0), 0, &mut process);
+    acknowledge(&mut hook, &mut process, 0);
+    set(&mut hook, Standing::Inactive, now(1), &mut process);
+    // Its owner asks each second, and wakes it when it said.
+    let mut due = hook.next_due(now(1)).unwrap();
+    for second in 0..120 {
+        let time = now(second * 1000);
+        if due <= time {
+            assert!(matches!(hook.next(time, &mut process), Step::Idle));
+        }
+        let ended = acknowledge(&mut hook, &mut process, second * 1000);
+        if !ended.is_empty() {
+            assert_eq!(ended, [FactKind::Undelivered(EndReason::Window)]);
+            return;
+        }
+        due = hook.next_due(time).unwrap();
+    }
+    panic!("it never ends: {hook:?}");
+}
+
+#[test]
+fn an_owner_that_only_a_checkpoint_told_of_an_open_one_learns_its_deadline() {
+    let (mut hook, mut process) = hook();
+    process.limits.expiring = [true, true];
+    hook.arrived(0, arrived(0, 1, 0), &mut process);
+    let first = attempt(hook.next(now(0), &mut process));
+    hook.finished(first.at, &report(500), now(0), 0, &mut process);
+    acknowledge(&mut hook, &mut process, 0);
+    let (checkpoint, _) = hook.cut(0, Sabotage::None).unwrap();
+    let mut next = Hook::new(hook.id(), Standing::Inactive, hook.rules.clone());
+    next.restore(0, &checkpoint, now(1), &mut process);
+    assert_eq!(next.read_from(0), Some(0), "from the oldest whose deadline is not known");
+    let record = Arrived { deadline: Some(now(40_000)), ..arrived(0, 1, 0) };
+    next.arrived(0, record, &mut process);
+    assert_eq!(next.read_from(0), Some(1));
+    for second in 1..80 {
+        next.next(now(second * 1000), &mut process);
+    }
+    let ended = acknowledge(&mut next, &mut process, 80_000);
+    assert_eq!(ended, [FactKind::Undelivered(EndReason::Window)]);
+}
+
 /// One step of a random run of one webhook.
 #[derive(Clone, Debug)]
 enum Act {

@@ -71,13 +71,15 @@ impl Running {
         for partition in 0..webhook.partitions.clamp(1, 2) {
             row.hook.add_partition(partition, 0);
         }
+        // What was read ahead has no order keys, or needs none.
         let reorders = row.webhook.ordering != webhook.ordering;
+        // It is read on from elsewhere: to be taken up, or only for deadlines.
+        let turns = row.webhook.standing.waits() != webhook.standing.waits();
         if let Some(suspended) = &webhook.suspended {
             row.hook.suspended(suspended);
         }
         row.webhook = webhook;
-        if reorders {
-            // What was read ahead has no order keys, or needs none: read anew.
+        if reorders || turns {
             for partition in [0, 1] {
                 self.readers.unassign(&row.partition(partition));
                 row.hook.drop_ahead(partition, &mut self.process);
