@@ -5,7 +5,7 @@
 //! them, under `strict`), by number. A queue whose first has failed is stuck: it
 //! holds only itself.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use tidings_types::Lane;
 
@@ -45,6 +45,8 @@ impl Queue {
 pub(crate) struct Order {
     numbers: [u64; 2],
     queues: HashMap<(Lane, u128), Queue>,
+    /// The numbers that stand in queues of keys.
+    keyed: [BTreeSet<u64>; 2],
     /// What the queues that move hold, at most [`COUNTED`] of each...
     in_hand: usize,
     /// ...and in all.
@@ -82,6 +84,9 @@ impl Order {
     pub(crate) fn push(&mut self, entry: &Entry) -> Option<(bool, Option<At>)> {
         let queued = entry.queue?;
         let number = entry.totals.number;
+        if queued.key != STRICT {
+            self.keyed[index(entry.lane)].insert(number);
+        }
         Some(self.change((entry.lane, queued.key), |queue| {
             let before = queue.places.first_key_value().map(|(first, (at, _))| (*first, *at));
             queue.places.insert(number, (entry.at, queued.state));
@@ -94,6 +99,9 @@ impl Order {
     /// changed.
     pub(crate) fn remove(&mut self, entry: &Entry) -> Option<At> {
         let of = (entry.lane, entry.queue?.key);
+        if of.1 != STRICT {
+            self.keyed[index(entry.lane)].remove(&entry.totals.number);
+        }
         let next = self.change(of, |queue| {
             let (first, _) = queue.places.first_key_value()?;
             let was_first = *first == entry.totals.number;
@@ -116,6 +124,15 @@ impl Order {
             .get(&(entry.lane, queued.key))
             .and_then(|queue| queue.places.first_key_value())
             .is_none_or(|(first, _)| *first == entry.totals.number)
+    }
+
+    /// Whether, of those that the webhook had ordered by key before its order was strict,
+    /// one with a smaller number stands in the lane still.
+    pub(crate) fn waits_for_keyed(&self, entry: &Entry) -> bool {
+        entry.queue.is_some_and(|queued| queued.key == STRICT)
+            && self.keyed[index(entry.lane)]
+                .first()
+                .is_some_and(|first| *first < entry.totals.number)
     }
 
     /// The first of its queue has failed.

@@ -250,17 +250,20 @@ impl<B: Clone> Hook<B> {
 
     /// What of a partition is due first and may be sent. While the urgent lane drains
     /// that is only what is of it, also where what an earlier strict order has put into
-    /// the standard lane stands before it.
+    /// the standard lane stands before it. What is in strict order comes behind what was
+    /// taken up before it by key: numbers go out in their order.
     pub(super) fn first_waiting(&self, lane: Lane, drains: bool) -> Option<(Timestamp, Offset)> {
         let state = self.lanes[index(lane)].as_ref()?;
-        let is_urgent = |offset: &Offset| {
-            state.open.get(offset).is_some_and(|open| open.entry.lane == Lane::Urgent)
+        let may_go = |(_, offset): &&(Timestamp, Offset)| {
+            state.open.get(offset).is_none_or(|open| {
+                (!drains || open.entry.lane == Lane::Urgent)
+                    && !self.order.waits_for_keyed(&open.entry)
+            })
         };
         match lane {
-            _ if !drains => state.waiting.first().copied(),
-            Lane::Standard => None,
+            Lane::Standard if drains => None,
             // At most one of the strict queue waits for its turn, so this is short.
-            Lane::Urgent => state.waiting.iter().find(|(_, offset)| is_urgent(offset)).copied(),
+            Lane::Standard | Lane::Urgent => state.waiting.iter().find(may_go).copied(),
         }
     }
 }

@@ -414,6 +414,30 @@ fn a_change_to_strict_first_drains_the_urgent_lane() {
     assert_eq!(rest, [(Lane::Standard, 1), (Lane::Standard, 2)]);
 }
 
+#[test]
+fn in_strict_order_numbers_go_out_behind_those_that_waited_by_key() {
+    let mut run = Run::new(&rules(Ordering::PerKey, StuckKey::Wait));
+    run.logs[0] = (0..3).map(|offset| arrived(0, offset, 2)).collect();
+    run.read_on();
+    step(&mut run, 6);
+    assert!(run.outcomes.iter().any(|fact| fact.kind == FactKind::AttemptFailed));
+    run.rules = rules(Ordering::Strict, StuckKey::Wait);
+    run.set(Standing::Active);
+    run.logs[0].extend((3..6).map(|offset| arrived(0, offset, 5)));
+    run.read_on();
+    for _ in 0..40 {
+        run.start();
+        run.time += 20;
+        while !run.flying.is_empty() {
+            run.finish(0, true);
+        }
+        run.acknowledge(usize::MAX);
+    }
+    assert!(run.hook.is_settled());
+    let numbers: Vec<u64> = run.accepted.iter().map(|(_, _, number)| *number).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
+}
+
 /// Nothing but the time that it named makes the owner ask again.
 #[test]
 fn while_the_urgent_lane_drains_what_is_due_there_is_not_forgotten() {
