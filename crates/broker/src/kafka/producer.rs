@@ -42,9 +42,7 @@ const STILL: Duration = Duration::from_secs(10);
 /// The producers and what they share.
 pub(super) struct Producers {
     all: Vec<RwLock<Producer>>,
-    /// Partitions with a late batch, and since when they have taken nothing: at most as
-    /// many as have an append under way.
-    late: Mutex<BTreeMap<TopicPartition, Instant>>,
+    late: Mutex<Lateness>,
     has_late: AtomicBool,
     config: KafkaConfig,
     fatal: Arc<OnceLock<Arc<str>>>,
@@ -54,6 +52,47 @@ pub(super) struct Producers {
 }
 
 type Producer = Arc<ThreadedProducer<Reports>>;
+
+/// Partitions with late batches, and since when they have taken nothing. Pure: it is told
+/// the time.
+#[derive(Default)]
+struct Lateness(BTreeMap<TopicPartition, Late>);
+
+#[derive(Clone, Copy)]
+struct Late {
+    since: Instant,
+    /// When one was found late last. Who gives up says nothing; the next one goes on
+    /// counting unless that is long ago.
+    noted: Instant,
+}
+
+impl Lateness {
+    /// A batch is late. Gives since when its partition has stood still, if it has for so
+    /// long that it should be looked at.
+    fn note(&mut self, to: &TopicPartition, now: Instant) -> Option<Instant> {
+        self.forget(now);
+        let late = self.0.entry(to.clone()).or_insert(Late { since: now, noted: now });
+        late.noted = now;
+        let since = late.since;
+        if now.since(since) < STILL {
+            return None;
+        }
+        // So long at least until it is looked at again.
+        late.since = now;
+        Some(since)
+    }
+
+    /// A partition has taken something.
+    fn taken(&mut self, to: &TopicPartition, now: Instant) {
+        self.0.remove(to);
+        self.forget(now);
+    }
+
+    /// Nobody has waited for these for a while.
+    fn forget(&mut self, now: Instant) {
+        self.0.retain(|_, late| now.since(late.noted) < STILL + LATE);
+    }
+}
 
 /// Takes delivery reports.
 struct Reports {
@@ -273,22 +312,17 @@ impl Producers {
             return;
         }
         let mut late = self.late.lock();
-        late.remove(to);
-        self.has_late.store(!late.is_empty(), Ordering::Release);
+        late.taken(to, self.clock.monotonic());
+        self.has_late.store(!late.0.is_empty(), Ordering::Release);
     }
 
     fn is_late(self: &Arc<Self>, to: &TopicPartition) {
-        let now = self.clock.monotonic();
-        let since = {
+        let still = {
             let mut late = self.late.lock();
             self.has_late.store(true, Ordering::Release);
-            *late.entry(to.clone()).or_insert(now)
+            late.note(to, self.clock.monotonic())
         };
-        if now.since(since) < STILL {
-            return;
-        }
-        // So long at least until it is looked at again.
-        self.late.lock().insert(to.clone(), now);
+        let Some(since) = still else { return };
         let (producers, to) = (Arc::clone(self), to.clone());
         super::elsewhere("kafka-still", move || producers.replace_still(&to, since));
     }
@@ -520,5 +554,38 @@ fn offsets(all: Vec<Offset>) -> Offsets {
         Offsets::Run { first, count: u32::try_from(all.len()).unwrap_or(u32::MAX) }
     } else {
         Offsets::Scattered(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn a_partition_stands_still_also_if_each_who_waits_gives_up_before_it_is_sure() {
+        let (mut late, one) = (Lateness::default(), TopicPartition::new("t", 0));
+        assert_eq!(late.note(&one, at(105)), None);
+        assert_eq!(late.note(&one, at(112)), None, "another batch");
+        assert_eq!(late.note(&one, at(119)), Some(at(105)));
+        assert_eq!(late.note(&one, at(124)), None, "it is looked at");
+        assert_eq!(late.note(&one, at(129)), Some(at(119)));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_forgotten() {
+        let (mut late, one) = (Lateness::default(), TopicPartition::new("t", 0));
+        assert_eq!(late.note(&one, at(105)), None);
+        assert_eq!(late.note(&one, at(3605)), None, "that was another time");
+        late.taken(&TopicPartition::new("t", 1), at(3606));
+        assert_eq!(late.0.len(), 1);
+        late.taken(&TopicPartition::new("t", 1), at(3620));
+        assert!(late.0.is_empty(), "also if nothing more goes to its partition");
+        assert_eq!(late.note(&one, at(3700)), None);
+        late.taken(&one, at(3701));
+        assert!(late.0.is_empty());
     }
 }
