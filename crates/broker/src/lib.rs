@@ -22,8 +22,8 @@ pub use local::{
 };
 pub use partitioner::partition_of;
 pub use seam::{
-    AppendBatch, AppendError, Appended, Broker, BrokerError, CommittedPosition, Fetched, Group,
-    GroupError, GroupEvent, Header, InOrder, Liveness, MessageBytes, NewRecord, Offsets,
+    AppendBatch, AppendError, Appended, Broker, BrokerError, CommittedPosition, Damage, Fetched,
+    Group, GroupError, GroupEvent, Header, InOrder, Liveness, MessageBytes, NewRecord, Offsets,
     PartitionEnds, Position, ReadError, Reader, Record, Retention, TopicDescription, TopicError,
     TopicSpec,
 };

@@ -122,9 +122,21 @@ pub enum ReadError {
     BeyondEnd { partition: TopicPartition, offset: Offset, end: Offset },
     #[error("the broker cannot be reached now")]
     Unavailable,
-    /// What is stored does not match its checksum.
-    #[error("a stored batch of {partition} at offset {offset} is damaged")]
-    Damaged { partition: TopicPartition, offset: Offset },
+    /// What is stored cannot be read, and nothing that stands behind it is shown.
+    #[error("a stored batch of {partition} at offset {offset} {damage}")]
+    Damaged { partition: TopicPartition, offset: Offset, damage: Damage },
+}
+
+/// Why a stored batch cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// It does not match its checksum, or cannot be taken apart.
+    #[error("is damaged")]
+    Broken,
+    /// It is one record, as its producer wrote it, that unpacks to more than a client
+    /// takes. What stands behind it can be read from the next offset on.
+    #[error("holds one record that unpacks to more than is taken")]
+    TooLarge,
 }
 
 /// Why a topic could not be created, changed, trimmed, listed or deleted.

@@ -211,7 +211,7 @@ impl<'a> Follow<'a> {
                 let why = format!("it has read {partition} up to {offset}, which ends at {end}");
                 return Err(Stop::Doubt(why.into()));
             }
-            ReadError::Damaged { partition, offset } => {
+            ReadError::Damaged { partition, offset, .. } => {
                 return Err(Stop::Fatal(RunError::DamagedTopic { partition, offset }));
             }
             ReadError::Unavailable | ReadError::UnknownPartition(_) => {

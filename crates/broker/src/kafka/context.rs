@@ -13,7 +13,9 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
-use tidings_types::Partition;
+use tidings_types::{Offset, Partition, TopicPartition};
+
+use crate::seam::Damage;
 
 /// A change of ownership, not acted on yet.
 #[derive(Clone, Debug)]
@@ -35,6 +37,39 @@ pub(super) struct Context {
     has_lost: AtomicBool,
     /// Something went wrong between the client and a broker.
     trouble: AtomicBool,
+    /// Batches that could not be read. Few: the client waits before it tries one again.
+    unreadable: Mutex<Vec<Unreadable>>,
+}
+
+/// A batch that the client cannot read, and does not pass over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub(super) partition: TopicPartition,
+    /// Its first offset.
+    pub(super) offset: Offset,
+    pub(super) damage: Damage,
+}
+
+/// How librdkafka, as it is patched here, names its lines about such batches.
+const UNREADABLE: &str = "UNREADABLE";
+/// As many are kept until somebody asks.
+const UNREADABLE_KEPT: usize = 100;
+
+impl Unreadable {
+    /// From `<topic> [<partition>] <offset> <large|broken>`, behind what the client puts
+    /// before each of its lines.
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.rsplit(' ');
+        let damage = match words.next()? {
+            "large" => Damage::TooLarge,
+            "broken" => Damage::Broken,
+            _ => return None,
+        };
+        let offset = words.next()?.parse().ok()?;
+        let number = words.next()?.strip_prefix('[')?.strip_suffix(']')?.parse().ok()?;
+        let partition = TopicPartition::new(words.next()?, number);
+        Some(Self { partition, offset, damage })
+    }
 }
 
 /// How librdkafka names its lines when a broker's answer says that a partition has no
@@ -61,6 +96,11 @@ impl Context {
         self.trouble.swap(false, Ordering::AcqRel)
     }
 
+    /// The batches that could not be read since this was asked last.
+    pub(super) fn take_unreadable(&self) -> Vec<Unreadable> {
+        std::mem::take(&mut *self.unreadable.lock())
+    }
+
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Release);
     }
@@ -73,6 +113,15 @@ impl ClientContext for Context {
             self.trouble.store(true, Ordering::Release);
             // As often as it fetches.
             tracing::debug!(facility, message, "kafka client");
+            return;
+        }
+        if facility == UNREADABLE {
+            // Whoever reads says so, once.
+            tracing::debug!(facility, message, "kafka client");
+            let mut unreadable = self.unreadable.lock();
+            if unreadable.len() < UNREADABLE_KEPT {
+                unreadable.extend(Unreadable::parse(message));
+            }
             return;
         }
         log(level, facility, message);
@@ -133,6 +182,27 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         }
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
             tracing::debug!(facility, message, "kafka client");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_the_batch_that_cannot_be_read() {
+        let line = "[thrd:127.0.0.1:9092/1]: 127.0.0.1:9092/1: tidings.events.104 [2] 17 large";
+        let found = Unreadable {
+            partition: TopicPartition::new("tidings.events.104", 2),
+            offset: 17,
+            damage: Damage::TooLarge,
+        };
+        assert_eq!(Unreadable::parse(line), Some(found.clone()));
+        let broken = Unreadable { damage: Damage::Broken, ..found };
+        assert_eq!(Unreadable::parse("tidings.events.104 [2] 17 broken"), Some(broken));
+        for line in ["", "large", "17 large", "[2] 17 large", "t [2] x large", "t 2 17 broken"] {
+            assert_eq!(Unreadable::parse(line), None, "{line:?}");
         }
     }
 }

@@ -22,13 +22,14 @@ use rdkafka::{
     error::{KafkaResult, RDKafkaErrorCode},
     message::Message as _,
 };
-use tidings_types::{Offset, TopicPartition};
+use tidings_types::{Offset, TopicPartition, names};
 use tokio::task::JoinHandle;
 
 use super::{
     CALL, Shared,
     admin::native,
     consumer::{Consumer, Taken, record, weight},
+    context::Unreadable,
     watch::{Seen, Watch},
 };
 use crate::seam::{Fetched, PartitionEnds, ReadError, Record};
@@ -78,6 +79,14 @@ struct Asked {
     expected: Offset,
 }
 
+/// A batch that cannot be read.
+#[derive(Debug, Default)]
+struct Found {
+    offset: Offset,
+    times: u32,
+    is_told: bool,
+}
+
 /// The ends of partitions.
 type Ends = Vec<(Asked, Result<PartitionEnds, ReadError>)>;
 
@@ -108,6 +117,8 @@ pub struct KafkaReader {
     /// the brokers are back (`stranded`).
     has_lost: bool,
     watch: Watch,
+    /// Of partitions with a batch that cannot be read.
+    unreadable: BTreeMap<TopicPartition, Found>,
     look: Option<JoinHandle<Looked>>,
 }
 
@@ -133,6 +144,7 @@ impl KafkaReader {
             restart: false,
             has_lost: false,
             watch: Watch::default(),
+            unreadable: BTreeMap::new(),
             look: None,
         }
     }
@@ -155,6 +167,7 @@ impl KafkaReader {
 
     pub(crate) fn unassign(&mut self, partition: &TopicPartition) {
         let Some(known) = self.assigned.remove(partition) else { return };
+        self.unreadable.remove(partition);
         if !known.paused {
             self.buffered = self.buffered.saturating_sub(known.weight());
         }
@@ -442,8 +455,38 @@ impl KafkaReader {
                 Taken::Nothing => break,
             }
         }
-        if consumer.client().is_some_and(|client| client.context().take_trouble()) {
+        let Some(client) = consumer.client() else { return };
+        if client.context().take_trouble() {
             self.watch.trouble(self.shared.clock.monotonic());
+        }
+        for batch in client.context().take_unreadable() {
+            self.cannot_be_read(batch);
+        }
+    }
+
+    /// A batch cannot be read, and the client waits before it. Its partition fails once
+    /// everything before it has been given out. Of topics that nobody but Tidings writes
+    /// the batch may be whole on another broker: there the client goes on trying.
+    fn cannot_be_read(&mut self, batch: Unreadable) {
+        let Some(known) = self.assigned.get(&batch.partition) else { return };
+        if known.state != State::Live || batch.offset < known.next {
+            return;
+        }
+        let Unreadable { partition, offset, damage } = batch;
+        let found = self.unreadable.entry(partition.clone()).or_default();
+        if found.offset != offset {
+            *found = Found { offset, ..Found::default() };
+        }
+        found.times += 1;
+        // What stands directly before it may be no records.
+        let is_reached = known.next == offset || found.times > 1;
+        if !known.buffer.is_empty() || !is_reached {
+            return;
+        }
+        if partition.topic.as_str().starts_with(names::EVENTS_PREFIX) {
+            self.fail(partition.clone(), ReadError::Damaged { partition, offset, damage });
+        } else if !std::mem::replace(&mut found.is_told, true) {
+            tracing::error!(%partition, offset, "a stored batch {damage}; what stands behind it is not read");
         }
     }
 

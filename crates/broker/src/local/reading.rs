@@ -11,7 +11,7 @@ use super::{
     partition::{Look, Part},
     store::StoreError,
 };
-use crate::seam::{ReadError, Record};
+use crate::seam::{Damage, ReadError, Record};
 
 impl Core {
     /// Runs `work` where it may block: in place on memory, on a blocking thread
@@ -115,7 +115,7 @@ impl Core {
     fn damaged(&self, part: &Part, offset: Offset) -> ReadError {
         self.metrics.damaged_batches.inc();
         tracing::error!(partition = %part.name, offset, "a stored batch is damaged");
-        ReadError::Damaged { partition: part.name.clone(), offset }
+        ReadError::Damaged { partition: part.name.clone(), offset, damage: Damage::Broken }
     }
 
     fn unreadable(&self, part: &Part, offset: Offset, error: &StoreError) -> ReadError {

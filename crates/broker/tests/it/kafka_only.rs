@@ -1,10 +1,22 @@
 //! What only a real Kafka can show: its settings, its loss, its strangers.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use tidings_broker::{Broker, ConnectError, KafkaBroker, KafkaConfig, Retention, TopicSpec};
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer as _},
+};
+use tidings_broker::{
+    Broker, ConnectError, Damage, KafkaBroker, KafkaConfig, ReadError, Reader, Record, Retention,
+    TopicSpec,
+};
 use tidings_kafka_node::KafkaNode;
-use tidings_types::Clock;
+use tidings_types::{Clock, Offset};
 
 use crate::lab::{TestClock, append, at, connect, fill, read_all, spec, texts};
 
@@ -124,4 +136,110 @@ async fn retention_is_as_asked() {
 #[tokio::test]
 async fn many_topics_in_one_reader() {
     a_reader_of_many_topics_misses_nothing(crate::lab::Lab::kafka().await).await;
+}
+
+const EVENTS: &str = "tidings.events.104";
+
+/// What comes next of a partition's records or of its failure.
+async fn next_of(reader: &mut Reader, partition: u32) -> Result<Vec<Record>, ReadError> {
+    let next = async {
+        loop {
+            for fetched in reader.poll(1 << 20).await {
+                if fetched.from == at(EVENTS, partition) {
+                    return fetched.records;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), next).await.expect("nothing comes")
+}
+
+fn damaged(offset: Offset, damage: Damage) -> Option<ReadError> {
+    Some(ReadError::Damaged { partition: at(EVENTS, 0), offset, damage })
+}
+
+/// Puts all of these into one batch, as a producer does that compresses well.
+fn in_one_batch(bootstrap: &str, values: &[&[u8]]) {
+    let settings = [
+        ("message.max.bytes", "1000000000"),
+        ("batch.size", "1000000000"),
+        ("queue.buffering.max.kbytes", "2000000"),
+        ("linger.ms", "500"),
+        ("compression.type", "zstd"),
+    ];
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap);
+    for (key, value) in settings {
+        config.set(key, value);
+    }
+    let producer: BaseProducer = config.create().unwrap();
+    for value in values {
+        let record = BaseRecord::<(), [u8]>::to(EVENTS).partition(0).payload(value);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(Duration::from_secs(60)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_unpacks_to_more_than_a_client_takes_is_named_and_never_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = KafkaNode::start(dir.path(), &[]).unwrap();
+    let broker = Broker::Kafka(connect(node.bootstrap(), &TestClock::today()).await);
+    broker.create_topic(spec(EVENTS, 2)).await.unwrap();
+    // Some kilobytes on the wire.
+    let giant = vec![b'x'; 101_000_000];
+    append(&broker, &at(EVENTS, 0), &["zero"]).await.unwrap();
+    in_one_batch(&node.bootstrap(), &[&giant]);
+    append(&broker, &at(EVENTS, 0), &["two"]).await.unwrap();
+    in_one_batch(&node.bootstrap(), &[b"three", &giant]);
+    append(&broker, &at(EVENTS, 0), &["five"]).await.unwrap();
+    assert_eq!(broker.ends(&at(EVENTS, 0)).await.unwrap().end, 6);
+
+    let mut reader = broker.reader();
+    (0..2).for_each(|partition| reader.assign(at(EVENTS, partition), 0));
+    assert_eq!(texts(&next_of(&mut reader, 0).await.unwrap()), ["zero"]);
+    assert_eq!(next_of(&mut reader, 0).await.err(), damaged(1, Damage::TooLarge));
+    append(&broker, &at(EVENTS, 1), &["another"]).await.unwrap();
+    assert_eq!(texts(&next_of(&mut reader, 1).await.unwrap()), ["another"]);
+    // One record that nobody can take: what is behind it can be read.
+    reader.assign(at(EVENTS, 0), 2);
+    assert_eq!(texts(&next_of(&mut reader, 0).await.unwrap()), ["two"]);
+    // In this batch stands another one.
+    for _ in 0..2 {
+        assert_eq!(next_of(&mut reader, 0).await.err(), damaged(3, Damage::Broken));
+        reader.assign(at(EVENTS, 0), 3);
+    }
+    reader.assign(at(EVENTS, 0), 5);
+    assert_eq!(texts(&next_of(&mut reader, 0).await.unwrap()), ["five"]);
+}
+
+fn find(dir: &Path, ends: &str) -> Option<PathBuf> {
+    std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path()).find_map(|path| {
+        if path.is_dir() { find(&path, ends) } else { path.ends_with(ends).then_some(path) }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_does_not_match_its_checksum_is_named_and_never_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = KafkaNode::start(dir.path(), &[]).unwrap();
+    let broker = Broker::Kafka(connect(node.bootstrap(), &TestClock::today()).await);
+    broker.create_topic(spec(EVENTS, 1)).await.unwrap();
+    for text in ["the first", "the second", "the third"] {
+        append(&broker, &at(EVENTS, 0), &[text]).await.unwrap();
+    }
+    let log = find(dir.path(), &format!("{EVENTS}-0/00000000000000000000.log")).unwrap();
+    let stored = std::fs::read(&log).unwrap();
+    let place = stored.windows(10).position(|part| part == b"the second").unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&log).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"The", place.try_into().unwrap()).unwrap();
+
+    let mut reader = broker.reader();
+    reader.assign(at(EVENTS, 0), 0);
+    assert_eq!(texts(&next_of(&mut reader, 0).await.unwrap()), ["the first"]);
+    for _ in 0..2 {
+        assert_eq!(next_of(&mut reader, 0).await.err(), damaged(1, Damage::Broken));
+        reader.assign(at(EVENTS, 0), 1);
+    }
+    drop(node);
 }

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tidings_broker::{
-    AppendError, Appended, Broker, Fault, Faults, FreeSpace, GroupError, LocalBroker, LocalConfig,
-    OpenError, Position, ReadError, Retention, TopicError, TopicSpec,
+    AppendError, Appended, Broker, Damage, Fault, Faults, FreeSpace, GroupError, LocalBroker,
+    LocalConfig, OpenError, Position, ReadError, Retention, TopicError, TopicSpec,
 };
 use tidings_types::{Clock, TopicPartition};
 use tokio::task::JoinSet;
@@ -318,7 +318,8 @@ async fn a_torn_write_of_keys_is_cut_off_and_damage_is_reported() {
     damaged[place] ^= 1;
     std::fs::write(&file, &damaged).unwrap();
     let broker = Broker::Local(open(path(), &small_config(), &clock));
-    let expected = Err(ReadError::Damaged { partition: keys.clone(), offset: 0 });
+    let expected =
+        Err(ReadError::Damaged { partition: keys.clone(), offset: 0, damage: Damage::Broken });
     assert_eq!(broker.read(&keys, 0, 100).await.map(|_| ()), expected);
     assert_eq!(texts(&read_all(&broker, &keys, 1).await), ["secret two", "secret three"]);
     drop(broker);
@@ -473,7 +474,8 @@ async fn a_batch_damaged_on_disk_is_never_given_as_data() {
                 good += 1;
             }
             Err(error) => {
-                let expected = ReadError::Damaged { partition: at("t", 0), offset };
+                let expected =
+                    ReadError::Damaged { partition: at("t", 0), offset, damage: Damage::Broken };
                 assert_eq!(error, expected);
                 damaged += 1;
             }
