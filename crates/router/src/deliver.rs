@@ -5,10 +5,12 @@
 //! writes the same again. Repeats are harmless: the slot owner knows them by id
 //! and run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use tidings_broker::{AppendBatch, AppendError, Appended, NewRecord};
+use tidings_broker::{
+    AppendBatch, AppendError, Appended, NewRecord, Retention, TopicError, TopicSpec,
+};
 use tidings_proto::{encode, v1};
 use tidings_registry::Snapshot;
 use tidings_signing::slot;
@@ -18,7 +20,7 @@ use tidings_types::{
 use v1::decision::What;
 
 use crate::{
-    patience::{End, Patience},
+    patience::{End, Patience, Tries},
     records::{delivery, delivery_tail, new_record, source_of},
     service::Shared,
 };
@@ -253,6 +255,7 @@ impl Deliverer<'_> {
         while !chunk.is_empty() {
             let (origins, batches) = chunk.batches();
             let results = self.shared.deps.broker.append(batches).await;
+            let missing = missing(&origins, &results);
             let (count, failure) = self.acknowledge(&mut chunk, &origins, results)?;
             appended += count;
             let Some(error) = failure else { break };
@@ -264,9 +267,46 @@ impl Deliverer<'_> {
             // Only the registry, folded to its end, says that a webhook is gone.
             if let Ok(snapshot) = self.shared.deps.registry.fold_to_end().await {
                 chunk.cancel_deleted(&snapshot, self.shared.deps.clock.now().as_millis());
+                for webhook in missing {
+                    self.make_again(webhook, &snapshot, &tries).await;
+                }
             }
         }
         Ok(appended)
+    }
+
+    /// Makes the topic of a webhook anew that the registry has and the broker has not:
+    /// somebody deleted it, and everything that is routed behind its deliveries waits.
+    async fn make_again(&self, webhook: WebhookId, snapshot: &Snapshot, tries: &Tries<'_>) {
+        let Some(registered) = snapshot.webhooks.get(&webhook) else { return };
+        let name = names::delivery(webhook);
+        let spec = TopicSpec {
+            name: name.clone(),
+            partitions: registered.partitions,
+            retention: Retention::Forever,
+            erase_buckets: None,
+        };
+        match self.shared.deps.broker.create_topic(spec).await {
+            Ok(()) => {
+                self.shared.deps.metrics.remade_topics.inc();
+                tracing::error!(
+                    topic = %name,
+                    "a webhook's topic was gone and was made again; what stood in it and had not \
+                     been sent is pending for ever unless it is resent"
+                );
+            }
+            // Not everybody knows it yet.
+            Err(TopicError::Exists(_)) => {}
+            Err(error) => {
+                if tries.is_worth_a_line() {
+                    tracing::error!(
+                        topic = %name, %error,
+                        "a webhook's topic is gone and cannot be made again; what is routed \
+                         behind its deliveries waits until somebody makes it"
+                    );
+                }
+            }
+        }
     }
 
     /// Takes what is acknowledged out of the chunk. Gives the number of records, and
@@ -313,6 +353,18 @@ impl Deliverer<'_> {
             }
         }
     }
+}
+
+/// Whose topic the broker does not know.
+fn missing(origins: &[Origin], results: &[Appended]) -> BTreeSet<WebhookId> {
+    let failed = origins.iter().zip(results);
+    failed
+        .filter(|(_, result)| matches!(result, Err(AppendError::UnknownTopic(_))))
+        .filter_map(|(origin, _)| match origin {
+            Origin::Delivery((webhook, _)) => Some(*webhook),
+            Origin::Outcomes(_) => None,
+        })
+        .collect()
 }
 
 fn lane(lane: Lane) -> i32 {

@@ -10,12 +10,25 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use tidings_types::{FilterReason, QuarantineCode};
+use tidings_types::{FilterReason, Offset, QuarantineCode, TopicPartition};
 
 /// A reason, one of a closed list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Reason {
     reason: &'static str,
+}
+
+/// A source partition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Source {
+    topic: String,
+    partition: u32,
+}
+
+impl From<&TopicPartition> for Source {
+    fn from(of: &TopicPartition) -> Self {
+        Self { topic: of.topic.as_str().to_owned(), partition: of.partition }
+    }
 }
 
 /// The metrics of the router.
@@ -62,6 +75,10 @@ pub struct Metrics {
     pub(crate) storms: Counter,
     /// Source partitions that could not be read.
     pub(crate) unreadable: Counter,
+    /// Source partitions that stand still until a person acts, and at which offset.
+    stopped: Family<Source, Gauge>,
+    /// Delivery topics that were gone and were made again; what they held is not sent.
+    pub(crate) remade_topics: Counter,
     /// One-time codes whose key was gone before they were routed.
     pub(crate) lost_codes: Counter,
 }
@@ -91,6 +108,8 @@ impl Metrics {
             void_records: Counter::default(),
             storms: Counter::default(),
             unreadable: Counter::default(),
+            stopped: Family::default(),
+            remade_topics: Counter::default(),
             lost_codes: Counter::default(),
         };
         metrics.register_counters(registry);
@@ -149,6 +168,11 @@ impl Metrics {
         counter("storms", "Topics paused because most of their records were bad", &self.storms);
         counter("unreadable_sources", "Source partitions that could not be read", &self.unreadable);
         counter(
+            "remade_topics",
+            "Delivery topics that were gone and were made again; what they held is not sent",
+            &self.remade_topics,
+        );
+        counter(
             "lost_codes",
             "One-time codes whose key was gone before they were routed",
             &self.lost_codes,
@@ -165,6 +189,11 @@ impl Metrics {
             "tidings_router_quarantined_records",
             "Records set aside, by reason",
             self.quarantined.clone(),
+        );
+        registry.register(
+            "tidings_router_stopped_sources",
+            "Source partitions that stand still until a person acts, and at which offset",
+            self.stopped.clone(),
         );
         registry.register(
             "tidings_router_lag_records",
@@ -195,6 +224,24 @@ impl Metrics {
 
     pub(crate) fn filter(&self, reason: FilterReason) {
         self.filtered.get_or_create(&Reason { reason: reason.as_str() }).inc();
+    }
+
+    pub(crate) fn stop(&self, source: &TopicPartition, at: Offset) {
+        self.stopped.get_or_create(&source.into()).set(i64::try_from(at).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn go_on(&self, source: &TopicPartition) {
+        self.stopped.remove(&source.into());
+    }
+
+    /// At which offset a source partition stands still, if it does.
+    pub fn stopped_at(&self, source: &TopicPartition) -> Option<i64> {
+        self.stopped.get(&source.into()).map(|at| at.get())
+    }
+
+    /// Delivery topics made again so far.
+    pub fn remade_topics(&self) -> u64 {
+        self.remade_topics.get()
     }
 
     pub(crate) fn quarantine(&self, code: QuarantineCode) {
