@@ -21,8 +21,8 @@ use tidings_registry::Snapshot;
 use tidings_routing::{EventFacts, RouteTable, Target};
 use tidings_signing::{BucketKey, OpenError, SealKey, sha256};
 use tidings_types::{
-    EventUid, FilterReason, QuarantineCode, Sabotage, Timestamp, TopicPartition, WebhookStatus,
-    names, otp_aad, quarantine_aad,
+    EventUid, FilterReason, Offset, QuarantineCode, Sabotage, Timestamp, TopicPartition,
+    WebhookStatus, names, otp_aad, quarantine_aad,
 };
 use v1::decision::What;
 
@@ -127,16 +127,33 @@ impl<'a> Judge<'a> {
         let quarantined = match judged {
             Ok(()) => None,
             Err(refusal) => {
-                decision.what = Some(What::Quarantined(v1::Quarantined {
-                    code: refusal.code.as_str().to_owned(),
-                    field: refusal.field.clone().unwrap_or_default(),
-                }));
+                decision.what = Some(what_of(&refusal));
                 let bucket = self.bucket_of_quarantine(from).await?;
                 Some(self.quarantined(from, record, refusal, bucket.as_ref()))
             }
         };
         self.count(&decision, record);
         Ok(Verdict { decision, quarantined })
+    }
+
+    /// Decides a record that unpacks to more than is taken: nobody has seen what is in it.
+    pub(crate) fn set_aside(&self, from: &TopicPartition, skipped: u64, offset: Offset) -> Verdict {
+        let (timestamp, headers) = (self.now, Vec::new().into());
+        let record = Record { offset, timestamp, key: None, headers, value: None };
+        let refusal = too_large();
+        let decision = v1::Decision {
+            source: Some(source_proto(from, offset)),
+            skipped,
+            registry_version: self.snapshot.version,
+            time: self.now.as_millis(),
+            what: Some(what_of(&refusal)),
+            ..v1::Decision::default()
+        };
+        tracing::error!(source = %from, offset, "a record unpacks to more than is taken and is set aside unread");
+        let mut quarantined = self.quarantined(from, &record, refusal, None);
+        (quarantined.original, quarantined.sha256) = (None, Bytes::new());
+        self.count(&decision, &record);
+        Verdict { decision, quarantined: Some(quarantined) }
     }
 
     /// Whether `tidings.routed` takes a record of so many bytes. One that it does not
@@ -360,6 +377,13 @@ impl<'a> Judge<'a> {
         }
         targets
     }
+}
+
+fn what_of(refusal: &Refusal) -> What {
+    What::Quarantined(v1::Quarantined {
+        code: refusal.code.as_str().to_owned(),
+        field: refusal.field.clone().unwrap_or_default(),
+    })
 }
 
 fn too_large() -> Refusal {

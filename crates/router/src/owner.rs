@@ -7,11 +7,17 @@
 //! waits and uses nothing.
 
 mod assignment;
+mod gaps;
+mod stopped;
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tidings_broker::{
-    AppendBatch, AppendError, Fetched, InOrder, NewRecord, Offsets, ReadError, Reader, Record,
+    AppendBatch, AppendError, Damage, Fetched, InOrder, NewRecord, Offsets, ReadError, Reader,
+    Record,
 };
 use tidings_delivery::{Fence, Proof};
 use tidings_proto::{decode, encode, v1};
@@ -28,6 +34,8 @@ use crate::{
     sources::{EventTopics, sources},
     takeover::Takeover,
 };
+
+use self::stopped::Stopped;
 
 /// Batches between the deciding and the delivering loop.
 const QUEUE: usize = 1;
@@ -56,7 +64,7 @@ async fn run(start: Start) -> Result<(), End> {
     let takeover = Takeover { shared: &shared, patience: &patience, partition };
     let taken = takeover.run(&found).await?;
     let epoch = shared.config.source_epoch;
-    let progress = Progress::new(taken.took, epoch, taken.next.clone());
+    let progress = Progress::new(taken.took, epoch, taken.next.clone(), taken.known);
     let (queue, batches) = mpsc::channel(QUEUE);
     // Ends the deciding loop also when one of the others has ended.
     let halt = patience.stop.child_token();
@@ -72,8 +80,11 @@ async fn run(start: Start) -> Result<(), End> {
         reader: shared.deps.broker.reader(),
         next: taken.next,
         parked: BTreeMap::new(),
+        anew: BTreeSet::new(),
+        stopped: Stopped::new(&shared.deps.metrics),
         limit: shared.routed_limit().await,
     };
+    decider.wait_for_epoch(taken.anew);
     decider.make_up(taken.gaps).await?;
     // From now on every source partition has a commit.
     progress.commit(&commits, &patience).await?;
@@ -178,6 +189,9 @@ struct Decider<'a> {
     next: BTreeMap<TopicPartition, Offset>,
     /// Source partitions that are not read until then.
     parked: BTreeMap<TopicPartition, Instant>,
+    /// Those whose topic was made anew and that wait for a raised epoch.
+    anew: BTreeSet<TopicPartition>,
+    stopped: Stopped<'a>,
     /// The largest decision that `tidings.routed` took when this ownership began.
     limit: usize,
 }
@@ -226,6 +240,9 @@ impl Decider<'_> {
         for Fetched { from, records } in fetched {
             match records {
                 Ok(records) => self.decide(&judge, &from, records, &mut batch).await?,
+                Err(ReadError::Damaged { offset, damage: Damage::TooLarge, .. }) => {
+                    self.set_aside(&judge, from, offset, &mut batch);
+                }
                 Err(error) => self.unreadable(from, &error),
             }
         }
@@ -263,68 +280,6 @@ impl Decider<'_> {
         Ok(Some(Decided { rest, written, routed_next, positions: batch.positions }))
     }
 
-    /// Decides what an earlier owner left undecided before decisions that stand, before
-    /// anything is committed: whoever takes over meanwhile finds the same gaps.
-    async fn make_up(&mut self, gaps: Vec<(TopicPartition, Range<Offset>)>) -> Result<(), End> {
-        for (source, gap) in gaps {
-            tracing::warn!(
-                %source,
-                ?gap,
-                "an append failed in part; what it left out is decided now"
-            );
-            let behind = self.next.insert(source.clone(), gap.start);
-            self.make_up_for(&source, gap).await?;
-            if let Some(behind) = behind {
-                self.next.insert(source, behind);
-            }
-        }
-        // Everything that is decided has its deliveries, and nothing before `next` is not
-        // decided.
-        self.progress.advance(self.fence.next(), &self.next, 0);
-        Ok(())
-    }
-
-    async fn make_up_for(
-        &mut self,
-        source: &TopicPartition,
-        gap: Range<Offset>,
-    ) -> Result<(), End> {
-        let deliverer = Deliverer { shared: self.shared, patience: self.patience };
-        let mut at = gap.start;
-        let mut tries = self.patience.tries();
-        while at < gap.end {
-            let broker = &self.shared.deps.broker;
-            let records = match broker.read(source, at, self.shared.config.poll_bytes).await {
-                Ok(records) => records,
-                Err(ReadError::Trimmed { first, .. }) => {
-                    self.shared.deps.metrics.unreadable.inc();
-                    tracing::error!(%source, "source records have expired before they were routed");
-                    at = first;
-                    continue;
-                }
-                Err(_cannot_be_read_now) => Vec::new(),
-            };
-            let Some(last) = records.last().map(|record| record.offset) else {
-                tries.again().await?;
-                continue;
-            };
-            let inside: Vec<Record> =
-                records.into_iter().filter(|record| record.offset < gap.end).collect();
-            let reached = inside.last().map_or(gap.end, |record| record.offset + 1);
-            let fetched = Fetched { from: source.clone(), records: Ok(inside) };
-            if let Some(decided) = self.batch(vec![fetched]).await? {
-                append_rest(&deliverer, decided.rest).await?;
-            }
-            let next = self.next.get(source).copied().unwrap_or(reached);
-            if next < reached {
-                // Its topic is paused.
-                tries.again().await?;
-            }
-            at = if next < reached { next } else { last + 1 };
-        }
-        Ok(())
-    }
-
     /// Whether deliveries may be appended in one call with their decisions: not while
     /// those of an earlier decision are missing, which must not come behind them. In a
     /// crash test the two are apart, so that it can kill in between.
@@ -340,6 +295,7 @@ impl Decider<'_> {
         batch: &mut Batch,
     ) -> Result<(), End> {
         let Some(mut next) = self.next.get(from).copied() else { return Ok(()) };
+        self.stopped.goes_on(from);
         for record in records {
             if record.offset < next {
                 continue;
@@ -371,6 +327,24 @@ impl Decider<'_> {
             self.park(from.clone(), until);
         }
         Ok(())
+    }
+
+    /// Decides a record that nobody can read because it unpacks to more than is taken.
+    fn set_aside(
+        &mut self,
+        judge: &Judge<'_>,
+        from: TopicPartition,
+        offset: Offset,
+        batch: &mut Batch,
+    ) {
+        let next = self.next.get(&from).copied();
+        let Some(next) = next.filter(|next| offset >= *next) else { return };
+        let Verdict { decision, quarantined } = judge.set_aside(&from, offset - next, offset);
+        batch.decisions.push(decision);
+        batch.quarantined.extend(quarantined);
+        batch.positions.insert(from.clone(), offset + 1);
+        self.next.insert(from.clone(), offset + 1);
+        self.reader.assign(from, offset + 1);
     }
 
     fn is_paused(&self, topic: &TopicName) -> bool {

@@ -5,6 +5,8 @@
 //! decision has its deliveries. A source partition is in the list before the first
 //! record of it is decided, so a takeover that reads `routed` from the least of
 //! these positions has seen every decision that has no commit yet.
+//!
+//! A few of these commits, of different topics, say how far all sources were decided.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +17,12 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{
     patience::{End, Patience},
-    position::Covered,
+    position::{Covered, Known, Reached},
     service::Shared,
 };
+
+/// Of so many topics one position says how far all sources were decided.
+const TELLERS: usize = 3;
 
 /// A commit that an owner asks the group's member for.
 #[derive(Debug)]
@@ -39,6 +44,8 @@ pub(crate) struct Progress {
 struct State {
     routed_next: Offset,
     positions: BTreeMap<TopicPartition, Offset>,
+    /// Of those that are gone, and as it was when this ownership began.
+    known: Known,
     /// Records appended since the last commit.
     appended: u64,
     is_over: bool,
@@ -49,8 +56,10 @@ impl Progress {
         took: Offset,
         epoch: u64,
         positions: BTreeMap<TopicPartition, Offset>,
+        known: Known,
     ) -> Self {
-        let state = State { routed_next: took + 1, positions, appended: 0, is_over: false };
+        let routed_next = took + 1;
+        let state = State { routed_next, positions, known, appended: 0, is_over: false };
         Self { state: Mutex::new(state), changed: Notify::new(), took, epoch }
     }
 
@@ -78,8 +87,16 @@ impl Progress {
         self.state.lock().positions.insert(source, next);
     }
 
-    pub(crate) fn remove(&self, source: &TopicPartition) {
-        self.state.lock().positions.remove(source);
+    /// It is gone, and was decided up to `next`.
+    pub(crate) fn remove(&self, source: &TopicPartition, next: Offset) {
+        let mut state = self.state.lock();
+        state.positions.remove(source);
+        state.known.note(source, Reached { epoch: self.epoch, next });
+    }
+
+    /// How far a source that has no commit was decided all the same.
+    pub(crate) fn reached(&self, source: &TopicPartition) -> Option<Reached> {
+        self.state.lock().known.of(source)
     }
 
     /// Every decision before this offset has its deliveries.
@@ -100,12 +117,21 @@ impl Progress {
     fn take(&self) -> (u64, Vec<Position>) {
         let mut state = self.state.lock();
         let covered = Covered { routed: state.routed_next, took: self.took, epoch: self.epoch };
-        let metadata = covered.to_text();
-        let positions = state
-            .positions
-            .iter()
-            .map(|(of, next)| Position { of: of.clone(), next: *next, metadata: metadata.clone() })
-            .collect();
+        let mut known = state.known.clone();
+        for (of, next) in &state.positions {
+            known.note(of, Reached { epoch: self.epoch, next: *next });
+        }
+        let known = known.to_text();
+        let (mut told, mut topic) = (0, None);
+        let mut positions = Vec::with_capacity(state.positions.len());
+        for (of, next) in &state.positions {
+            let mut metadata = covered.to_text();
+            if told < TELLERS && topic.replace(&of.topic) != Some(&of.topic) {
+                metadata.push_str(&known);
+                told += 1;
+            }
+            positions.push(Position { of: of.clone(), next: *next, metadata });
+        }
         (std::mem::take(&mut state.appended), positions)
     }
 

@@ -14,12 +14,16 @@ use crate::config::Retentions;
 /// partition, for ever: the first 8 bytes, big-endian, of SHA-256 over the topic's
 /// name, a zero byte and the partition as decimal, modulo 12.
 pub fn routed_partition(source: &TopicPartition) -> Partition {
+    Partition::try_from(hash(source) % u64::from(ROUTED_PARTITIONS)).unwrap_or(0)
+}
+
+/// A short name of a source partition.
+pub(crate) fn hash(source: &TopicPartition) -> u64 {
     let number = source.partition.to_string();
     let digest = sha256(&[source.topic.as_str().as_bytes(), &[0], number.as_bytes()]);
     let mut first = [0; 8];
     first.copy_from_slice(&digest[..8]);
-    let partition = u64::from_be_bytes(first) % u64::from(ROUTED_PARTITIONS);
-    Partition::try_from(partition).unwrap_or(0)
+    u64::from_be_bytes(first)
 }
 
 /// The event topics that there are, by name, with their partitions.

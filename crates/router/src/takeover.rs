@@ -23,7 +23,7 @@ use crate::{
     deliver::Deliverer,
     front::Front,
     patience::{End, Patience},
-    position::Covered,
+    position::{Covered, Known, Reached},
     records::{is_known_format, routed_place, source_of, took},
     service::{GROUP, Shared},
 };
@@ -47,6 +47,18 @@ pub(crate) struct Taken {
     pub(crate) next: BTreeMap<TopicPartition, Offset>,
     /// What is not decided before that.
     pub(crate) gaps: Vec<(TopicPartition, Range<Offset>)>,
+    /// How far sources were decided that have no commit.
+    pub(crate) known: Known,
+    /// Those of them whose topic was made anew without a raised epoch.
+    pub(crate) anew: Vec<TopicPartition>,
+}
+
+/// What a takeover finds of a source partition.
+enum Found {
+    Gone,
+    Start(Start),
+    /// Its topic was made anew, and the epoch is not raised.
+    Anew,
 }
 
 /// Where a source partition stands in the commits.
@@ -68,7 +80,7 @@ impl Takeover<'_> {
     pub(crate) async fn run(&self, sources: &BTreeSet<TopicPartition>) -> Result<Taken, End> {
         self.shared.deps.metrics.takeovers.inc();
         let took = self.append_took().await?;
-        let starts = self.starts(sources).await?;
+        let (starts, known, anew) = self.starts(sources).await?;
         let snapshot = self.shared.fold(self.patience).await?;
         let mut replay = Replay::new(self.shared.deps.sabotage, &starts);
         self.replay(&mut replay, took, &snapshot).await?;
@@ -85,7 +97,7 @@ impl Takeover<'_> {
             gaps.extend(open.into_iter().map(|gap| (source.clone(), gap)));
             next.insert(source, offset);
         }
-        Ok(Taken { took, next, gaps })
+        Ok(Taken { took, next, gaps, known, anew })
     }
 
     /// A `took` whose fate is unknown is simply followed by another.
@@ -118,7 +130,7 @@ impl Takeover<'_> {
     async fn starts(
         &self,
         sources: &BTreeSet<TopicPartition>,
-    ) -> Result<BTreeMap<TopicPartition, Start>, End> {
+    ) -> Result<(BTreeMap<TopicPartition, Start>, Known, Vec<TopicPartition>), End> {
         let of: Vec<TopicPartition> = sources.iter().cloned().collect();
         let mut tries = self.patience.tries();
         let committed = loop {
@@ -127,43 +139,54 @@ impl Takeover<'_> {
                 Err(_cannot_be_read_now) => tries.again().await?,
             }
         };
-        let mut starts = BTreeMap::new();
+        let mut known = Known::default();
+        committed.iter().flatten().for_each(|committed| known.read(&committed.metadata));
+        let (mut starts, mut anew) = (BTreeMap::new(), Vec::new());
         for (source, committed) in of.into_iter().zip(committed) {
-            if let Some(start) = self.start(&source, committed).await? {
-                starts.insert(source, start);
+            match self.start(&source, committed, known.of(&source)).await? {
+                Found::Gone => {}
+                Found::Start(start) => {
+                    starts.insert(source, start);
+                }
+                Found::Anew => anew.push(source),
             }
         }
-        Ok(starts)
+        Ok((starts, known, anew))
     }
 
-    /// Where to begin with a source partition. `None` if it is gone.
+    /// Where to begin with a source partition.
     async fn start(
         &self,
         source: &TopicPartition,
         committed: Option<CommittedPosition>,
-    ) -> Result<Option<Start>, End> {
+        reached: Option<Reached>,
+    ) -> Result<Found, End> {
         let mut tries = self.patience.tries();
         let ends = loop {
             match self.shared.deps.broker.ends(source).await {
                 Ok(ends) => break ends,
-                Err(ReadError::UnknownPartition(_)) => return Ok(None),
+                Err(ReadError::UnknownPartition(_)) => return Ok(Found::Gone),
                 Err(_cannot_be_read_now) => tries.again().await?,
             }
         };
+        let epoch = self.shared.config.source_epoch;
         let Some(committed) = committed else {
-            return Ok(Some(Start {
+            if reached.is_some_and(|reached| reached.epoch >= epoch) {
+                return Ok(Found::Anew);
+            }
+            return Ok(Found::Start(Start {
                 committed: ends.first,
                 covered: None,
                 is_foreign: false,
-                is_anew: false,
+                is_anew: reached.is_some(),
             }));
         };
         let covered = Covered::parse(&committed.metadata);
-        let epoch = self.shared.config.source_epoch;
         let is_anew =
             committed.next > ends.end && covered.is_some_and(|covered| covered.epoch < epoch);
         let committed = if is_anew { ends.first } else { committed.next };
-        Ok(Some(Start { committed, covered, is_foreign: covered.is_none(), is_anew }))
+        let is_foreign = covered.is_none();
+        Ok(Found::Start(Start { committed, covered, is_foreign, is_anew }))
     }
 
     async fn replay(

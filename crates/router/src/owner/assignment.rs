@@ -22,12 +22,22 @@ impl Decider<'_> {
         for source in gone {
             tracing::warn!(%source, "a source partition is gone");
             self.reader.unassign(&source);
-            self.progress.remove(&source);
-            self.next.remove(&source);
+            let next = self.next.remove(&source).unwrap_or(0);
+            self.progress.remove(&source, next);
             self.parked.remove(&source);
+            self.stopped.goes_on(&source);
         }
-        let new: Vec<TopicPartition> =
-            wanted.into_iter().filter(|source| !self.next.contains_key(source)).collect();
+        for source in std::mem::take(&mut self.anew) {
+            if wanted.contains(&source) {
+                self.anew.insert(source);
+            } else {
+                self.stopped.goes_on(&source);
+            }
+        }
+        let is_new = |source: &TopicPartition| {
+            !self.next.contains_key(source) && !self.anew.contains(source)
+        };
+        let new: Vec<TopicPartition> = wanted.into_iter().filter(is_new).collect();
         if new.is_empty() {
             return Ok(());
         }
@@ -39,6 +49,12 @@ impl Decider<'_> {
             return Err(End::Lost);
         }
         let mut added = false;
+        let epoch = self.shared.config.source_epoch;
+        let is_anew = |source: &TopicPartition| {
+            self.progress.reached(source).is_some_and(|reached| reached.epoch >= epoch)
+        };
+        let (anew, new): (Vec<_>, Vec<_>) = new.into_iter().partition(is_anew);
+        self.wait_for_epoch(anew);
         for source in new {
             // One that is not there yet shows up at the next look.
             let Ok(ends) = self.shared.deps.broker.ends(&source).await else { continue };
@@ -53,6 +69,25 @@ impl Decider<'_> {
             self.unpark();
         }
         Ok(())
+    }
+
+    /// Nothing of these is read until the source epoch is raised. They get no commit, which
+    /// would say that nothing is wrong.
+    pub(super) fn wait_for_epoch(&mut self, anew: Vec<TopicPartition>) {
+        for source in anew {
+            let reached = self.progress.reached(&source).map_or(0, |reached| reached.next);
+            self.shared.deps.metrics.unreadable.inc();
+            if self.stopped.stands(&source, reached) {
+                tracing::error!(
+                    %source, reached,
+                    "a source topic was made anew: the broker has forgotten how far it was \
+                     routed. Its events wait, since events without a producer's id could be \
+                     taken for those that stood at the same offsets before; raise \
+                     ingest.source_epoch and restart the routers"
+                );
+            }
+            self.anew.insert(source);
+        }
     }
 
     /// Reads nothing of it until then.
@@ -85,15 +120,28 @@ impl Decider<'_> {
             ReadError::Trimmed { first, .. } => {
                 // The next decision says how many offsets were skipped.
                 tracing::error!(%source, %error, "source records have expired before they were routed");
+                self.stopped.goes_on(&source);
                 self.reader.assign(source, *first);
                 return;
             }
-            ReadError::BeyondEnd { .. } => tracing::error!(
-                %source, %error,
-                "the topic was made anew or lost its tail; raise ingest.source_epoch if it was made anew"
-            ),
-            ReadError::Damaged { .. } => {
-                tracing::error!(%source, %error, "this source partition stands still");
+            ReadError::BeyondEnd { offset, .. } => {
+                if self.stopped.stands(&source, *offset) {
+                    tracing::error!(
+                        %source, %error,
+                        "the topic was made anew or lost its tail, and its events wait; raise \
+                         ingest.source_epoch if it was made anew, and restart the routers"
+                    );
+                }
+            }
+            ReadError::Damaged { offset, .. } => {
+                if self.stopped.stands(&source, *offset) {
+                    tracing::error!(
+                        %source, %error,
+                        "a batch cannot be read, and what stands behind it in its partition \
+                         waits; once it is certain that nobody needs the batch, delete the \
+                         records before the next one"
+                    );
+                }
             }
             ReadError::UnknownPartition(_) | ReadError::Unavailable => {
                 tracing::warn!(%source, %error, "a source partition is tried again");

@@ -2,6 +2,7 @@
 //! for each test.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, also in what it is made of")]
 
+mod anew;
 mod crash;
 mod lab;
 mod one_time_codes;
