@@ -28,4 +28,4 @@ pub use deps::{Attempts, BucketKeys, Deps, Failpoints, Webhooks, WebhooksError};
 pub use metrics::Metrics;
 pub use registry_webhooks::{RegistryWebhooks, RegistryWebhooksConfig};
 pub use service::{RunError, Service};
-pub use webhook::{LiveSecret, Owner, Signing, Webhook, fixed_headers};
+pub use webhook::{LiveSecret, Owner, SecretTexts, Signing, Webhook, fixed_headers};

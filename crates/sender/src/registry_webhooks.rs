@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::{
     deps::{BucketKeys, Webhooks, WebhooksError},
-    webhook::{LiveSecret, Owner, Signing, Webhook, fixed_headers},
+    webhook::{LiveSecret, Owner, SecretTexts, Signing, Webhook, fixed_headers},
 };
 
 /// What turns a registered webhook into one that can be sent to.
@@ -97,6 +97,7 @@ impl RegistryWebhooks {
             stuck_key: StuckKey::from_name(&settings.stuck_key).unwrap_or(StuckKey::Wait),
             partitions: registered.partitions,
             signing: signing(snapshot, registered),
+            secret_texts: SecretTexts::default(),
         }
     }
 }
@@ -177,6 +178,7 @@ fn deleted(id: WebhookId, stone: &TombStone) -> Webhook {
         // It may have had an urgent one.
         partitions: 2,
         signing: Signing::Merchant(None),
+        secret_texts: SecretTexts::default(),
     }
 }
 

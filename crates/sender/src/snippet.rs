@@ -34,7 +34,7 @@ pub(crate) fn seal(
 ) -> v1::Sealed {
     let mut text = String::from_utf8_lossy(answer).into_owned();
     if text.len() >= MIN_SECRET {
-        hide(&mut text, &webhook.secret_texts());
+        hide(&mut text, webhook.secret_texts());
     }
     let text = redact(&text);
     let aad = snippet_aad(notification);
@@ -53,12 +53,15 @@ fn hide(text: &mut String, secrets: &[String]) {
         if text.contains(secret.as_str()) {
             *text = text.replace(secret.as_str(), MASK);
         }
-        let cut = (MIN_SECRET..secret.len())
-            .rev()
-            .filter_map(|length| secret.get(..length))
-            .find(|start| text.ends_with(start));
-        if let Some(start) = cut {
-            text.truncate(text.len() - start.len());
+        let end = text.as_bytes();
+        let last = end.get(end.len().saturating_sub(MIN_SECRET)..).unwrap_or_default();
+        let starts = (MIN_SECRET..secret.len()).rev().filter_map(|length| secret.get(..length));
+        let cut = starts
+            .filter(|start| start.as_bytes().ends_with(last))
+            .find(|start| text.ends_with(start))
+            .map(str::len);
+        if let Some(cut) = cut {
+            text.truncate(text.len() - cut);
             text.push_str(MASK);
         }
     }

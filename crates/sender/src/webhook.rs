@@ -1,7 +1,11 @@
 //! A webhook as the sender needs it: prepared once per version, so that an attempt
 //! only adds what differs from attempt to attempt.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -101,41 +105,62 @@ pub struct Webhook {
     /// Partitions of its delivery topic.
     pub partitions: u32,
     pub signing: Signing,
+    pub secret_texts: SecretTexts,
+}
+
+/// The secrets of a webhook as texts, to be hidden. Not shown, and not taken along by a
+/// clone, which may be about to get other ones.
+#[derive(Default)]
+pub struct SecretTexts(OnceLock<Vec<String>>);
+
+impl Clone for SecretTexts {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl fmt::Debug for SecretTexts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretTexts")
+    }
 }
 
 impl Webhook {
     /// Its tenant and its host, hashed.
-    fn shares(&self) -> [u64; 2] {
+    pub(crate) fn shares(&self) -> [u64; 2] {
         let host =
             self.target.as_ref().map_or(0, |target| hash("host", &target.host().to_string()));
         [hash("tenant", &self.owner.name()), host]
     }
 
-    /// The secrets of a request, as an endpoint could echo them.
-    pub(crate) fn secret_texts(&self) -> Vec<String> {
+    /// The secrets of a request, as an endpoint could echo them; made when they are asked
+    /// for first.
+    pub(crate) fn secret_texts(&self) -> &[String] {
+        self.secret_texts.0.get_or_init(|| self.make_secret_texts())
+    }
+
+    fn make_secret_texts(&self) -> Vec<String> {
         let mut texts = Vec::new();
+        let mut hide = |secret: &[u8]| encodings(secret, &mut texts);
         match &self.signing {
             Signing::Standard(secrets) => {
-                texts.extend(secrets.iter().map(|live| {
-                    let text = live.secret.to_text();
-                    text.strip_prefix("whsec_").map_or_else(|| text.clone(), str::to_owned)
-                }));
+                secrets.iter().for_each(|live| hide(live.secret.expose()));
             }
-            Signing::Merchant(key) => {
-                texts.extend(key.iter().filter_map(Secret::expose_text).map(str::to_owned));
-            }
+            Signing::Merchant(key) => key.iter().for_each(|key| hide(key.expose())),
         }
         for value in self.headers.values().filter(|value| value.is_sensitive()) {
-            let Ok(value) = value.to_str() else { continue };
-            texts.push(value.to_owned());
+            hide(value.as_bytes());
             // `Basic …`, `Bearer …`: the word before it is no secret.
-            let Some((_scheme, credentials)) = value.split_once(' ') else { continue };
-            texts.push(credentials.to_owned());
+            let Some((_scheme, credentials)) = value.to_str().ok().and_then(|v| v.split_once(' '))
+            else {
+                continue;
+            };
+            hide(credentials.as_bytes());
             let decoded = STANDARD.decode(credentials).ok().map(String::from_utf8);
             if let Some(Ok(pair)) = decoded
                 && let Some((_user, password)) = pair.split_once(':')
             {
-                texts.push(password.to_owned());
+                hide(password.as_bytes());
             }
         }
         // The longer ones first: one may be a part of another.
@@ -154,6 +179,28 @@ impl Webhook {
             shares: self.shares(),
             target: self.target.as_ref().map_or(0, |target| hash("url", target.as_str())),
         }
+    }
+}
+
+/// A secret as an endpoint may write it: as it is, in hexadecimal, and in base64 of both
+/// alphabets. Within something longer that is in base64 its letters depend on where it
+/// begins: of those on which its neighbours have a say there are none here.
+fn encodings(secret: &[u8], out: &mut Vec<String>) {
+    out.extend(std::str::from_utf8(secret).ok().map(str::to_owned));
+    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    out.extend([hex.to_uppercase(), hex]);
+    let mut base64 = |text: &str| {
+        let in_urls = text.replace('+', "-").replace('/', "_");
+        out.extend((in_urls != text).then_some(in_urls));
+        out.push(text.to_owned());
+    };
+    base64(&STANDARD.encode(secret));
+    base64(STANDARD.encode(secret).trim_end_matches('='));
+    for before in 0..3 {
+        let mut bytes = vec![0; before];
+        bytes.extend_from_slice(secret);
+        let own = (before * 8).div_ceil(6)..(bytes.len() * 8) / 6;
+        STANDARD.encode(&bytes).get(own).into_iter().for_each(&mut base64);
     }
 }
 
@@ -190,4 +237,31 @@ pub fn fixed_headers(
         }
     }
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever stands round it, none of a secret's letters but those at its edges are
+    /// left.
+    #[test]
+    fn a_secret_is_known_in_each_common_encoding() {
+        let secret = b"\xfb\xef\xffk?ey~0123456789\xfe";
+        let mut texts = Vec::new();
+        encodings(secret, &mut texts);
+        let has = |text: &str| texts.iter().any(|known| text.contains(known.as_str()));
+        let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(has(&hex) && has(&hex.to_uppercase()));
+        for around in ["", "a", "ab", "abc", "abcd"] {
+            let inside = [around.as_bytes(), secret, b"!}"].concat();
+            let text = STANDARD.encode(&inside);
+            assert!(has(&text), "{text}");
+            assert!(has(&text.replace('+', "-").replace('/', "_")), "{text}");
+        }
+        let mut plain = Vec::new();
+        encodings(b"HDRVAL123456", &mut plain);
+        assert!(plain.contains(&"HDRVAL123456".to_owned()));
+        assert!(plain.contains(&STANDARD.encode("HDRVAL123456")));
+    }
 }

@@ -17,8 +17,8 @@ use tidings_delivery::{Standing, Suspended};
 use tidings_egress::{AttemptReport, Policy, Request, Target};
 use tidings_proto::{decode, encode, format_header, v1};
 use tidings_sender::{
-    Attempts, BucketKeys, Config, Deps, LiveSecret, Metrics, Owner, Service, Signing, Webhook,
-    Webhooks, WebhooksError, fixed_headers,
+    Attempts, BucketKeys, Config, Deps, LiveSecret, Metrics, Owner, SecretTexts, Service, Signing,
+    Webhook, Webhooks, WebhooksError, fixed_headers,
 };
 use tidings_signing::{KeyBook, KeyRing, SealKey, WebhookSecret, slot};
 use tidings_testkit::{SeededRng, TokioClock};
@@ -298,6 +298,7 @@ impl World {
                 asymmetric: None,
                 not_after: None,
             }]),
+            secret_texts: SecretTexts::default(),
         };
         self.hooks.webhooks.lock().insert(id, Arc::new(webhook));
         self.hooks.version.send_modify(|version| *version += 1);
