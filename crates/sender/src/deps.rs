@@ -20,6 +20,10 @@ pub trait Webhooks: Send + Sync + fmt::Debug + 'static {
     /// Changes whenever a webhook may have changed.
     fn subscribe(&self) -> watch::Receiver<u64>;
 
+    /// Grows whenever a webhook may have changed: whoever has been told of a change finds
+    /// another number here. Costs nothing, so that each attempt can look.
+    fn version(&self) -> u64;
+
     /// The webhooks of a slot, deleted ones until their topic is gone too.
     fn in_slot(&self, slot: Slot) -> Vec<Arc<Webhook>>;
 

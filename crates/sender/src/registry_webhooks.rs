@@ -200,6 +200,11 @@ impl Webhooks for RegistryWebhooks {
         self.0.registry.subscribe()
     }
 
+    fn version(&self) -> u64 {
+        // Not what subscribers are told, which comes later than the answer to a client.
+        self.0.registry.snapshot().version
+    }
+
     fn in_slot(&self, slot: Slot) -> Vec<Arc<Webhook>> {
         let snapshot = self.0.registry.snapshot();
         let mut prepared = self.0.prepared.lock();

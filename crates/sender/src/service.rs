@@ -104,6 +104,8 @@ struct Running {
     config: Config,
     deps: Deps,
     clock: RecordClock,
+    /// The version of the webhooks that the rows have.
+    registry_seen: u64,
     process: Process,
     table: Table,
     outbox: Outbox,
@@ -178,6 +180,7 @@ impl Running {
         let now = deps.clock.monotonic();
         Self {
             clock: RecordClock { anchor: deps.clock.now(), at: now },
+            registry_seen: 0,
             process: Process::new(tidings_delivery::Limits {
                 sabotage: deps.sabotage,
                 ..config.limits
@@ -308,7 +311,7 @@ impl Running {
             Woke::Finished(finished) => self.finished(finished),
             Woke::Loaded(loaded) => self.loaded(loaded),
             Woke::Chore(chore) => self.chore_done(chore),
-            Woke::Registry => self.registry_changed(),
+            Woke::Registry => self.look_at_registry(),
             Woke::Timer => {}
         }
     }

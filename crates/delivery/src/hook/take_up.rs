@@ -26,10 +26,12 @@ impl<B: Clone> Hook<B> {
         match self.gate.standing() {
             Standing::Inactive | Standing::Paused => {
                 let may_expire = process.limits.expiring[index(Lane::from_partition(partition))];
-                return match may_expire {
-                    true if self.watches_enough(partition, process) => Reading::Hold,
-                    true => Reading::Go,
-                    false => Reading::Stop,
+                return if !may_expire {
+                    Reading::Stop
+                } else if self.watches_enough(partition, process) {
+                    Reading::Hold
+                } else {
+                    Reading::Go
                 };
             }
             Standing::Active if !self.gate.takes_up(self.tried_in(partition), now) => {

@@ -158,6 +158,7 @@ impl Running {
     }
 
     pub(super) fn loaded(&mut self, loaded: Loaded) {
+        self.look_at_registry();
         let now = self.now();
         match loaded {
             Loaded::Body { row: key, at, record } => {

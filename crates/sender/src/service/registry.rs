@@ -10,8 +10,14 @@ use super::{Running, tick::Chore};
 use crate::{records, table::RowKey, webhook::Webhook};
 
 impl Running {
-    /// Some webhook may have changed.
-    pub(super) fn registry_changed(&mut self) {
+    /// Takes over what has changed of the webhooks since the last look. Comes before each
+    /// attempt too: one that starts after a client was told of a change follows it.
+    pub(super) fn look_at_registry(&mut self) {
+        let version = self.deps.webhooks.version();
+        if self.registry_seen == version {
+            return;
+        }
+        self.registry_seen = version;
         self.look_at_pauses();
         let slots: Vec<Slot> = self.table.owners.keys().copied().collect();
         for slot in slots {

@@ -84,6 +84,7 @@ impl Running {
             if !self.is_alive() {
                 break;
             }
+            self.look_at_registry();
             let Some(row) = self.table.get_mut(key) else { return started };
             match row.hook.next(now, &mut self.process) {
                 Step::Attempt(attempt) => self.start(key, attempt),

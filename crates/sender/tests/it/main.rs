@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tidings_delivery::Standing;
 use tidings_proto::v1::OutcomeKind as Kind;
+use tidings_sender::{LiveSecret, Signing};
+use tidings_signing::WebhookSecret;
 use tidings_types::{Clock as _, Ordering, TopicPartition, names};
 
 use crate::world::{Answer, World, hook_id, notification};
@@ -31,7 +33,7 @@ async fn a_notification_is_delivered_signed_and_with_its_id_in_the_body() {
     assert_eq!(call.id, id);
     assert_eq!(call.attempt, 1);
     let timestamp: i64 = call.headers["webhook-timestamp"].to_str().unwrap().parse().unwrap();
-    let secret = tidings_signing::WebhookSecret::from_bytes(&[1; 32]);
+    let secret = WebhookSecret::from_bytes(&[1; 32]);
     assert_eq!(call.headers["webhook-signature"], secret.sign_v1(&id, timestamp, &call.body));
     assert_eq!(call.headers["x-eds-event-code"], "104");
     assert_eq!(call.headers["content-type"], "application/json");
@@ -234,6 +236,57 @@ async fn past_its_deadline_a_notification_expires_without_an_attempt() {
     let calls = world.calls();
     assert!(calls.iter().all(|call| call.id == notification(2).to_string()));
     assert!(calls.iter().all(|call| call.at < Duration::from_millis(260)), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_queued_for_an_inactive_webhook_expires_at_its_deadline() {
+    let mut world = World::new().await;
+    world.config.limits.expiring = [true, true];
+    world.webhook(hook_id(1)).await;
+    world.sender(1);
+    world.deliver(hook_id(1), [1]).await;
+    world.until("it is read", |calls| calls.len() == 1).await;
+    world.hooks.change(hook_id(1), |webhook| webhook.standing = Standing::Inactive);
+    let deadline = (world.clock.now() + seconds(5)).as_millis();
+    let records = [(2, 0), (3, deadline), (4, deadline + 3_600_000)]
+        .map(|(n, deadline)| world.record(n, &[0; 16], deadline));
+    world.append(hook_id(1), records.to_vec()).await;
+    world.pass(seconds(4)).await;
+    assert_eq!(world.kinds(3).await, []);
+    world.pass(seconds(2)).await;
+    assert_eq!(world.kinds(3).await, [Kind::Expired]);
+    // Another owner does not send it, nor end it again.
+    world.senders.shutdown().await;
+    world.sender(2);
+    world.pass(seconds(20)).await;
+    world.hooks.change(hook_id(1), |webhook| webhook.standing = Standing::Active);
+    world.until("the others go out", |calls| calls.len() == 3).await;
+    world.pass(seconds(20)).await;
+    let ids: Vec<String> = world.calls().iter().map(|call| call.id.clone()).collect();
+    assert_eq!(ids, [1, 2, 4].map(|n| notification(n).to_string()));
+    assert_eq!(world.kinds(3).await, [Kind::Expired]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_follows_a_change_that_stands_before_anybody_is_told_of_it() {
+    let mut world = World::new().await;
+    world.webhook(hook_id(1)).await;
+    world.sender(1);
+    world.deliver(hook_id(1), [1]).await;
+    world.until("the first", |calls| calls.len() == 1).await;
+    world.hooks.change_quietly(hook_id(1), |webhook| {
+        let Signing::Standard(secrets) = &mut webhook.signing else { panic!("no secrets") };
+        let secret = WebhookSecret::from_bytes(&[2; 32]);
+        secrets.push(LiveSecret { secret, ..secrets[0].clone() });
+    });
+    world.deliver(hook_id(1), [2]).await;
+    world.until("the second", |calls| calls.len() == 2).await;
+    let signatures = world.calls()[1].headers["webhook-signature"].to_str().unwrap().to_owned();
+    assert_eq!(signatures.split(' ').count(), 2, "{signatures}");
+    world.hooks.change_quietly(hook_id(1), |webhook| webhook.standing = Standing::Inactive);
+    world.deliver(hook_id(1), [3]).await;
+    world.pass(seconds(20)).await;
+    assert_eq!(world.calls().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -127,6 +127,10 @@ impl Webhooks for HookList {
         self.0.version.subscribe()
     }
 
+    fn version(&self) -> u64 {
+        *self.0.version.borrow()
+    }
+
     fn in_slot(&self, of: Slot) -> Vec<Arc<Webhook>> {
         self.0.webhooks.lock().values().filter(|w| slot(w.id) == of).cloned().collect()
     }
@@ -169,13 +173,22 @@ impl Webhooks for HookList {
 
 impl Hooks {
     pub(crate) fn change(&self, id: WebhookId, change: impl FnOnce(&mut Webhook)) {
+        self.change_quietly(id, change);
+        self.version.send_modify(|_version| {});
+    }
+
+    /// The change stands, and nobody has been told yet.
+    pub(crate) fn change_quietly(&self, id: WebhookId, change: impl FnOnce(&mut Webhook)) {
         let mut webhooks = self.webhooks.lock();
         let mut webhook = webhooks[&id].as_ref().clone();
         change(&mut webhook);
         webhook.version += 1;
         webhooks.insert(id, Arc::new(webhook));
         drop(webhooks);
-        self.version.send_modify(|version| *version += 1);
+        self.version.send_if_modified(|version| {
+            *version += 1;
+            false
+        });
     }
 }
 
@@ -197,7 +210,7 @@ pub(crate) struct World {
     pub(crate) config: Config,
     pub(crate) sabotage: Sabotage,
     ring: KeyRing,
-    senders: JoinSet<()>,
+    pub(crate) senders: JoinSet<()>,
 }
 
 pub(crate) fn hook_id(n: u8) -> WebhookId {

@@ -66,18 +66,11 @@ async fn attempts_show_what_the_endpoint_said_and_rotated_secrets_both_sign() {
     // Old and new sign in the window, with v1 and with v1a.
     let rotate = format!("/api/v1/Webhooks/{webhook}/signingSecret/rotate");
     let rotated = installation.ask("POST", &rotate, json!({"graceHours": 24}), 200).await;
-    // The sender hears of it in a moment; until then the old one signs alone.
-    let mut arrived = 4;
-    let received = loop {
-        arrived += 1;
-        installation.publish("103", arrived, |_| {}).await;
-        let received = installation.received(arrived).await;
-        if text(&received, "webhook-signature").split(' ').count() == 4 {
-            break received;
-        }
-        assert!(arrived < 100, "the new secret never signs");
-    };
+    // The very next event: whoever starts an attempt knows what was answered before.
+    installation.publish("103", 5, |_| {}).await;
+    let received = installation.received(5).await;
     let signatures: Vec<_> = text(&received, "webhook-signature").split(' ').collect();
+    assert_eq!(signatures.len(), 4);
     assert!(signatures.contains(&v1(&secret(&created), &received).as_str()));
     assert!(signatures.contains(&v1(&secret(&rotated), &received).as_str()));
     let keys = installation.client.get("/.well-known/jwks.json").await.unwrap().json().unwrap();
@@ -201,4 +194,21 @@ async fn a_heartbeat_reaches_the_endpoint_and_leaves_no_history() {
     let details = format!("/api/v1/Webhooks/{webhook}/notifications");
     let refusal = installation.refusal("PUT", &details, json!({"notificationIds": [id]})).await;
     assert_eq!(refusal, (404, "NOTIFICATION_NOTFOUND".to_owned()));
+}
+
+#[tokio::test]
+async fn a_heartbeat_and_an_attempt_say_the_same_of_the_same_answer() {
+    for (headers, code) in
+        [(&[("location", "https://x.example/")][..], "REDIRECT_REFUSED"), (&[], "HTTP_302")]
+    {
+        let installation = Installation::start(&[]).await;
+        installation.receiver.behave(Behaviour::answer(302, headers, b""));
+        let created = register(&installation, &[103], &["v1"]).await;
+        let webhook = created["webhookId"].as_str().unwrap();
+        let heartbeat = format!("/api/v1/Webhooks/{webhook}/heartbeat");
+        assert_eq!(installation.get(&heartbeat).await["code"], code);
+        installation.publish("103", 1, |_| {}).await;
+        let id = text(&installation.received(2).await, "webhook-id").to_owned();
+        assert_eq!(installation.attempts(webhook, &id, 1).await[0]["code"], code);
+    }
 }
