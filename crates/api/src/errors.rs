@@ -209,9 +209,9 @@ pub(crate) struct ApiError {
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Progress {
-    /// Whether everything has been read that stood in the topics at the start.
+    /// Whether everything has been read that has to be for an answer.
     pub complete: bool,
-    /// The part of that which has been read, 0 to 1.
+    /// The part of what stood in the topics at the start that has been read, 0 to 1.
     pub progress: f64,
     /// The time up to which everything has been read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -223,6 +223,9 @@ impl ApiError {
         Fault::new(code).into()
     }
 
+    /// How far behind a view is that is asked for what it has not read yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind_seconds: Option<u64>,
     /// An error of the field at `path`.
     pub(crate) fn at(code: Code, path: impl Into<String>) -> Self {
         Fault::at(code, path).into()
@@ -262,7 +265,15 @@ impl From<Fault> for ApiError {
 
 impl From<Vec<Fault>> for ApiError {
     fn from(faults: Vec<Fault>) -> Self {
-        Self { faults, status: None, retry_after: None, allow: None, progress: None, as_of: None }
+        Self {
+            faults,
+            status: None,
+            retry_after: None,
+            allow: None,
+            challenge: None,
+            progress: None,
+            as_of: None,
+        }
     }
 }
 

@@ -100,7 +100,7 @@ async fn catch_up(state: &State) -> Result<(), ApiError> {
         tokio::time::timeout(state.config.write_wait, state.deps.event_log.wait_for(&ends));
     match waited.await {
         Ok(()) => Ok(()),
-        Err(_late) => Err(history::not_readable(&state.deps.event_log.status())),
+        Err(_late) => Err(history::not_readable(state, &state.deps.event_log.status())),
     }
 }
 

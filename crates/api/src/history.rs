@@ -222,13 +222,13 @@ pub(crate) async fn readable(state: &State) -> Result<Timestamp, ApiError> {
     let status = log.status();
     let lag = state.now().since(status.as_of);
     if !status.complete || lag > state.config.max_lag {
-        return Err(not_readable(&status));
+        return Err(not_readable(state, &status));
     }
     let written = state.written();
     if !written.is_empty() {
         let waited = tokio::time::timeout(state.config.write_wait, log.wait_for(&written)).await;
         if waited.is_err() {
-            return Err(not_readable(&log.status()));
+            return Err(not_readable(state, &log.status()));
         }
     }
     Ok(log.status().as_of)
@@ -237,16 +237,21 @@ pub(crate) async fn readable(state: &State) -> Result<Timestamp, ApiError> {
 /// How long to wait before asking a view again that is being built.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-pub(crate) fn not_readable(status: &Status) -> ApiError {
+/// A view that is not answered from. It may have read everything that stood there at the
+/// start and still be behind: then it is not complete, and says by how much.
+pub(crate) fn not_readable(state: &State, status: &Status) -> ApiError {
     let seconds = u32::try_from(ASK_AGAIN.as_secs()).unwrap_or(1);
     let error = ApiError::new(Code::UnableToRead).retry_after(seconds);
-    ApiError { progress: Some(progress(status)), ..error }
+    let behind = state.now().since(status.as_of).as_secs();
+    let behind_seconds = (status.as_of != Timestamp::ZERO).then_some(behind);
+    let progress = Progress { complete: false, behind_seconds, ..progress(status) };
+    ApiError { progress: Some(progress), ..error }
 }
 
 /// An error of the view's store.
 pub(crate) fn unreadable(state: &State, error: &tidings_eventlog::ReadError) -> ApiError {
     tracing::warn!(%error, "the history could not be read");
-    not_readable(&state.deps.event_log.status())
+    not_readable(state, &state.deps.event_log.status())
 }
 
 /// How far a view is, for an answer.
@@ -255,6 +260,7 @@ pub(crate) fn progress(status: &Status) -> Progress {
         complete: status.complete,
         progress: status.progress,
         as_of: (status.as_of != Timestamp::ZERO).then(|| status.as_of.to_rfc3339()),
+        behind_seconds: None,
     }
 }
 

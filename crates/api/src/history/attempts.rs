@@ -110,7 +110,7 @@ async fn snippet(
         Err(ReadError::Trimmed { .. } | ReadError::BeyondEnd { .. }) => return Ok(None),
         Err(error) => {
             tracing::warn!(%error, "an outcome could not be read");
-            return Err(super::not_readable(&state.deps.event_log.status()));
+            return Err(super::not_readable(state, &state.deps.event_log.status()));
         }
     };
     let record = read.into_iter().next().filter(|record| record.offset == offset);

@@ -185,7 +185,13 @@ async fn a_view_that_lags_or_is_not_whole_is_not_answered_from() {
     for status in [late, partial] {
         world.writer.set_status(status);
         let reply = world.send("GET", &path, MANAGER, None).await;
-        assert_eq!(reply.json()["progress"]["complete"], status.complete);
+        let progress = reply.json()["progress"].clone();
+        let behind = NOON.since(status.as_of).as_secs();
+        assert_eq!(
+            (&progress["complete"], &progress["behindSeconds"]),
+            (&json!(false), &json!(behind))
+        );
+        assert_eq!(progress["asOf"], status.as_of.to_rfc3339());
         assert!(!reply.header("retry-after").is_empty());
         reply.refuses(503, "UNABLE_TO_GET_RESULTS_FROM_DATABASE", "");
         let resend = format!("/api/v1/Webhooks/{id}/resend");
