@@ -19,7 +19,7 @@ use tidings_types::{NotificationId, Offset, ROUTED_PARTITIONS, TopicPartition, n
 pub(crate) use self::log::FraudLog;
 use self::{
     body::Asked,
-    log::{Decided, Response},
+    log::{Decided, Response, Window},
 };
 use crate::{
     answer::Answer,
@@ -36,18 +36,18 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Answer, ApiError> {
     let state = call.state;
     let asked = body::read(&call.request.body)?;
     let alert = alert(call, &asked).await?;
-    let now = state.now();
-    let expires = alert.created + state.config.fraud_answer_window;
+    let window =
+        Window { opened: alert.created, closed: alert.created + state.config.fraud_answer_window };
     let response = Response {
         fraud_alert_id: asked.alert.clone(),
         notification_id: alert.notification.to_string(),
         response: asked.answer,
         issuer_id: alert.issuer.to_string(),
         programme_manager: alert.tenant.strip_prefix("pm:").and_then(|id| id.parse().ok()),
-        time: now,
+        time: state.now(),
         actor: call.request.caller.subject.clone(),
     };
-    match state.fraud.decide(state, response, now > expires).await? {
+    match state.fraud.decide(state, response, window).await? {
         Decided::AsAsked => Ok(Answer::ok(&"The request was successful")),
         Decided::Otherwise => Err(ApiError::at(Code::FraudResponseConflict, "response")),
         Decided::TooLate => Err(ApiError::at(Code::FraudAlertExpired, "fraudAlertId")),

@@ -1,6 +1,6 @@
 //! The topic of answers, and what has been answered.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ use crate::{commands::unavailable, errors::ApiError, state::State};
 pub(crate) const PARTITIONS: u32 = 3;
 /// How much is folded at once.
 const FOLD_BYTES: usize = 1 << 20;
+/// How far the clocks of two processes may be apart.
+const SKEW: Duration = Duration::from_secs(60);
 
 /// What a cardholder says of a payment: their own, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +89,13 @@ struct Partition {
     answered: BTreeMap<Alert, Standing>,
 }
 
+/// When an alert may be answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    pub(crate) opened: Timestamp,
+    pub(crate) closed: Timestamp,
+}
+
 /// What came of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decided {
@@ -109,8 +118,9 @@ impl FraudLog {
         &self,
         state: &State,
         response: Response,
-        is_late: bool,
+        window: Window,
     ) -> Result<Decided, ApiError> {
+        let is_late = response.time > window.closed;
         let number = partition_of(&response.fraud_alert_id);
         let place = TopicPartition::new(names::FRAUD_RESPONSES, number);
         let Some(partition) = self.0.get(usize::try_from(number).unwrap_or(usize::MAX)) else {
@@ -129,16 +139,20 @@ impl FraudLog {
             actor: response.actor,
         };
         let alert = written.alert();
-        let stands = |partition: &Partition| match partition.answered.get(&alert) {
-            Some(standing) if standing.response == asked => Some(Decided::AsAsked),
-            Some(_) => Some(Decided::Otherwise),
-            None => None,
+        let judge = |said: YesOrNo| {
+            if said == asked { Decided::AsAsked } else { Decided::Otherwise }
+        };
+        let stands = |partition: &Partition| {
+            partition.answered.get(&alert).map(|standing| judge(standing.response))
         };
         if let Some(decided) = stands(&partition) {
             return Ok(decided);
         }
         if is_late {
-            return Ok(Decided::TooLate);
+            // Nothing is written any more: the others need not wait.
+            drop(partition);
+            let said = first_answer(state, &place, &alert, window).await?;
+            return Ok(said.map_or(Decided::TooLate, judge));
         }
         append(state, &place, &written).await?;
         // Another process may have been first.
@@ -179,20 +193,47 @@ impl Partition {
     }
 
     fn take(&mut self, record: &Record) {
-        let written = record.value.as_ref().map(|value| serde_json::from_slice::<Written>(value));
-        match written {
-            Some(Ok(written)) => {
-                let standing = Standing { response: written.response, time: record.timestamp };
-                self.answered.entry(written.alert()).or_insert(standing);
-            }
-            Some(Err(_)) | None => {
-                tracing::error!(
-                    offset = record.offset,
-                    "an answer to a fraud alert makes no sense"
-                );
-            }
+        if let Some(written) = read(record) {
+            let standing = Standing { response: written.response, time: record.timestamp };
+            self.answered.entry(written.alert()).or_insert(standing);
         }
     }
+}
+
+fn read(record: &Record) -> Option<Written> {
+    let written = record.value.as_ref().and_then(|value| serde_json::from_slice(value).ok());
+    if written.is_none() {
+        tracing::error!(offset = record.offset, "an answer to a fraud alert makes no sense");
+    }
+    written
+}
+
+/// The answer that stands of an alert whose time is over: what is folded forgets it by
+/// then, the topic does not.
+async fn first_answer(
+    state: &State,
+    place: &TopicPartition,
+    alert: &Alert,
+    window: Window,
+) -> Result<Option<YesOrNo>, ApiError> {
+    let broker = &state.deps.broker;
+    let end = broker.ends(place).await.map_err(|error| unanswered(&error))?.end;
+    let first = broker.offset_at(place, window.opened.minus(SKEW)).await;
+    let mut next = first.map_err(|error| unanswered(&error))?;
+    while next < end {
+        let records = broker.read(place, next, FOLD_BYTES).await;
+        let records = records.map_err(|error| unanswered(&error))?;
+        let last = records.last().ok_or_else(unavailable)?;
+        let said = records.iter().filter_map(read).find(|written| written.alert() == *alert);
+        if let Some(written) = said {
+            return Ok(Some(written.response));
+        }
+        if last.timestamp > window.closed + SKEW {
+            break;
+        }
+        next = last.offset + 1;
+    }
+    Ok(None)
 }
 
 async fn append(state: &State, place: &TopicPartition, written: &Written) -> Result<(), ApiError> {

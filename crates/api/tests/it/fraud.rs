@@ -122,3 +122,24 @@ async fn an_alert_is_answered_by_whoever_got_it_and_within_its_window() {
     reply.refuses(400, "FRAUD_ALERT_EXPIRED", "fraudAlertId");
     assert_eq!(written(&world).await.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_answered_in_time_can_be_repeated_for_as_long_as_the_alert_is_known() {
+    let mut world = World::start().await;
+    let webhook = world.webhook(MANAGER, &[101]).await;
+    let answered = Alert::raise(&mut world, &webhook, 1).await;
+    let unanswered = Alert::raise(&mut world, &webhook, 2).await;
+    world.send("POST", PATH, MANAGER, Some(&answered.answered("Yes"))).await.is(200);
+    for _ in 0..2 {
+        tokio::time::advance(Duration::from_secs(80 * 3600)).await;
+        world.say_complete();
+        world.send("POST", PATH, MANAGER, Some(&answered.answered("yes"))).await.is(200);
+        let reply = world.send("POST", PATH, MANAGER, Some(&answered.answered("No"))).await;
+        reply.refuses(400, "FRAUD_RESPONSE_CONFLICT", "response");
+        let reply = world.send("POST", PATH, MANAGER, Some(&unanswered.answered("Yes"))).await;
+        reply.refuses(400, "FRAUD_ALERT_EXPIRED", "fraudAlertId");
+        // The next time in a process that has read nothing of it.
+        world.restart();
+    }
+    assert_eq!(written(&world).await.len(), 1);
+}
