@@ -7,10 +7,16 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use tidings_types::Timestamp;
 
-use crate::{errors::ApiError, trace::Trace};
+use crate::{
+    errors::{ApiError, Challenge},
+    trace::Trace,
+};
 
 /// The time up to which a view was read when it answered.
 pub(crate) const AS_OF: HeaderName = HeaderName::from_static("x-tidings-as-of");
+
+/// The tokens that are taken.
+const BEARER: &str = "Bearer realm=\"tidings\"";
 
 /// The answer that cannot fail to be encoded.
 const UNENCODABLE: &[u8] = br#"{"status":"error","errors":[{"code":"TECHNICAL_ERROR","message":"the answer cannot be encoded"}]}"#;
@@ -167,8 +173,16 @@ pub(crate) fn refuse(error: &ApiError, trace: &Trace) -> Answer {
     if let Some(time) = error.as_of {
         answer = answer.with_as_of(time);
     }
-    if status == StatusCode::UNAUTHORIZED {
-        answer = answer.with(header::WWW_AUTHENTICATE, "Bearer");
+    // Who sent no token is told only which kind is wanted (RFC 6750 §3.1).
+    let challenge = match error.challenge {
+        Some(Challenge::InvalidToken) => Some(format!("{BEARER}, error=\"invalid_token\"")),
+        Some(Challenge::InsufficientScope(scope)) => {
+            Some(format!("{BEARER}, error=\"insufficient_scope\", scope=\"{scope}\""))
+        }
+        None => (status == StatusCode::UNAUTHORIZED).then(|| BEARER.to_owned()),
+    };
+    if let Some(challenge) = challenge {
+        answer = answer.with(header::WWW_AUTHENTICATE, &challenge);
     }
     answer
 }

@@ -9,7 +9,7 @@ use tidings_auth::{AuthError, Principal};
 use tidings_registry::{ProgrammeManager, Snapshot};
 use tidings_types::{HookOwner, IssuerId, PmId, Scope};
 
-use crate::errors::{ApiError, Code, Fault};
+use crate::errors::{ApiError, Challenge, Code, Fault};
 
 /// The part of the tenants' tree that a call is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,11 +165,13 @@ pub(crate) fn check_region(headers: &HeaderMap, pinned: Option<u8>) -> Result<()
 
 /// A token that is not taken, as the caller sees it: no word of which check failed.
 pub(crate) fn refused(error: AuthError) -> ApiError {
-    let code = match error {
-        AuthError::Missing | AuthError::Invalid(_) => Code::Unauthorized,
-        AuthError::Tenant | AuthError::Scope(_) => Code::Forbidden,
+    let (code, challenge) = match error {
+        AuthError::Missing => (Code::Unauthorized, None),
+        AuthError::Invalid(_) => (Code::Unauthorized, Some(Challenge::InvalidToken)),
+        AuthError::Tenant => (Code::Forbidden, Some(Challenge::InvalidToken)),
+        AuthError::Scope(scope) => (Code::Forbidden, Some(Challenge::InsufficientScope(scope))),
     };
-    Fault::new(code).saying(error.to_string()).into()
+    ApiError { challenge, ..Fault::new(code).saying(error.to_string()).into() }
 }
 
 /// The token of `Authorization: Bearer …`.

@@ -199,10 +199,20 @@ pub(crate) struct ApiError {
     pub retry_after: Option<u32>,
     /// The methods for `Allow`.
     pub allow: Option<String>,
+    /// What `WWW-Authenticate` says of a token that is not taken.
+    pub challenge: Option<Challenge>,
     /// How far a view has come that cannot be read yet.
     pub progress: Option<Progress>,
     /// The time of the view that says so.
     pub as_of: Option<Timestamp>,
+}
+
+/// What is wrong with a token, as RFC 6750 has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Challenge {
+    InvalidToken,
+    /// The scope that it lacks.
+    InsufficientScope(&'static str),
 }
 
 /// How far the history has come that cannot be read yet.
@@ -213,6 +223,9 @@ pub(crate) struct Progress {
     pub complete: bool,
     /// The part of what stood in the topics at the start that has been read, 0 to 1.
     pub progress: f64,
+    /// How far behind a view is that is asked for what it has not read yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind_seconds: Option<u64>,
     /// The time up to which everything has been read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub as_of: Option<String>,
@@ -223,9 +236,6 @@ impl ApiError {
         Fault::new(code).into()
     }
 
-    /// How far behind a view is that is asked for what it has not read yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub behind_seconds: Option<u64>,
     /// An error of the field at `path`.
     pub(crate) fn at(code: Code, path: impl Into<String>) -> Self {
         Fault::at(code, path).into()

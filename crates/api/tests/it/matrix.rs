@@ -161,7 +161,7 @@ async fn no_route_answers_without_its_scope_or_without_a_tenant() {
         let path = operation.filled(&ids).replace(['{', '}'], "");
         let what = format!("{} {path}", operation.method);
         let reply = world.send_raw(&operation.method, &path, &[], None).await;
-        assert_eq!(reply.header("www-authenticate"), "Bearer", "{what}");
+        assert_eq!(reply.header("www-authenticate"), "Bearer realm=\"tidings\"", "{what}");
         assert_eq!(reply.refusal().1, "UNAUTHORIZED", "{what}");
         let other: Vec<_> = scopes.into_iter().filter(|scope| *scope != operation.scope).collect();
         for (scopes, who, expected) in [
