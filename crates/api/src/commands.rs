@@ -41,7 +41,9 @@ pub(crate) fn key(request: &Request) -> Result<Option<&str>, ApiError> {
     let (first, second) = (values.next(), values.next());
     let Some(value) = first else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
-    if second.is_some() || !(1..=MAX_KEY).contains(&text.len()) {
+    // `to_str` lets spaces and tabs pass.
+    let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if second.is_some() || !is_visible || !(1..=MAX_KEY).contains(&text.len()) {
         return Err(ApiError::at(Code::InvalidIdempotencyKey, "Idempotency-Key"));
     }
     Ok(Some(text))

@@ -177,7 +177,7 @@ async fn answer(
         method: route.methods.first().copied().unwrap_or_default(),
         path: route.path,
         params,
-        query: Query::parse(parts.uri.query()),
+        query: Query::parse(parts.uri.query())?,
         headers: parts.headers,
         body,
         caller,

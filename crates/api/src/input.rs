@@ -5,7 +5,7 @@
 //! readers here collect every fault with its field; a member that is null counts
 //! as absent.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use tidings_catalogue::json::{Document, Kind, Value};
 use tidings_types::{Timestamp, WebhookId, is_opaque_id};
@@ -161,21 +161,27 @@ pub(crate) fn wrong(path: impl Into<String>, message: &'static str) -> Fault {
     Fault::at(Code::InvalidRequestBody, path).saying(message)
 }
 
-/// The parameters of a query, the first of each name.
+/// The parameters of a query, each once.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Query(Vec<(String, String)>);
+pub(crate) struct Query(BTreeMap<String, String>);
 
 impl Query {
-    pub(crate) fn parse(query: Option<&str>) -> Self {
-        Self(
-            url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-                .map(|(name, value)| (name.into_owned(), value.into_owned()))
-                .collect(),
-        )
+    /// Reads a query. Of two values of one parameter nobody knows which is meant.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST_BODY` with the parameter's name.
+    pub(crate) fn parse(query: Option<&str>) -> Result<Self, ApiError> {
+        let mut parameters = BTreeMap::new();
+        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            if parameters.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+                return Err(wrong(name, "is given more than once").into());
+            }
+        }
+        Ok(Self(parameters))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0.get(name).map(String::as_str)
     }
 
     /// The day from which on a list is asked for, as its first moment in UTC.
@@ -311,10 +317,11 @@ mod tests {
     fn a_count_is_one_to_a_hundred() {
         let count = |text: &str| {
             Query::parse(Some(&format!("count={text}")))
+                .unwrap()
                 .count()
                 .map_err(|error| error.faults[0].code)
         };
-        assert_eq!(Query::parse(None).count(), Ok(100));
+        assert_eq!(Query::parse(None).unwrap().count(), Ok(100));
         assert_eq!(count("1"), Ok(1));
         assert_eq!(count("100"), Ok(100));
         assert_eq!(count("101"), Err(Code::NotificationBulkGetLimitExceeded));
@@ -327,13 +334,25 @@ mod tests {
     #[test]
     fn a_limit_is_digits_up_to_the_most() {
         let limit = |text: &str| {
-            let query = Query::parse(Some(&format!("limit={text}")));
+            let query = Query::parse(Some(&format!("limit={text}"))).unwrap();
             query.limit(50).map_err(|error| error.faults[0].code)
         };
-        assert_eq!(Query::parse(None).limit(50), Ok(50));
+        assert_eq!(Query::parse(None).unwrap().limit(50), Ok(50));
         assert_eq!((limit("1"), limit("50")), (Ok(1), Ok(50)));
         for bad in ["0", "51", "-1", "%2B5", "", "1.5", "five", "18446744073709551616"] {
             assert_eq!(limit(bad), Err(Code::InvalidCount), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_given_once() {
+        let wrong = |query| Query::parse(Some(query)).map(drop).map_err(|it| it.faults[0].clone());
+        for good in ["", "a=1&b=1", "a=1&A=1"] {
+            assert_eq!(wrong(good), Ok(()), "{good}");
+        }
+        for bad in ["a=1&b=2&a=1", "a&a", "a=1&%61=2"] {
+            let fault = wrong(bad).unwrap_err();
+            assert_eq!((fault.code, fault.field.as_deref()), (Code::InvalidRequestBody, Some("a")));
         }
     }
 

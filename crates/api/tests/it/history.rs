@@ -330,7 +330,7 @@ async fn requests_with_one_key_at_the_same_time_are_one_resend() {
     let other = json!({"notificationIds": [notification.to_string(), "x"]});
     for round in 0..10 {
         let before = deliveries(&world, &id).await.len();
-        let key = format!("at once {round}");
+        let key = format!("at-once-{round}");
         let send = async |body: &Value| {
             let key = [("idempotency-key", key.as_str())];
             world.send_with("POST", &path, MANAGER, &key, Some(body)).await.status

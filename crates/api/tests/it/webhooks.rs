@@ -405,9 +405,12 @@ async fn a_repeated_key_gives_the_first_answer_and_another_body_is_refused() {
     // The same key of another tenant with the same subject is another key.
     let reply = world.send_with("POST", "/api/v1/Webhooks", FOREIGN, &key, Some(&body)).await;
     assert_ne!(reply.is(201).response()["webhookId"], id.as_str());
-    let bad = [("idempotency-key", "")];
-    let reply = world.send_with("POST", "/api/v1/Webhooks", MANAGER, &bad, Some(&body)).await;
-    reply.refuses(400, "INVALID_IDEMPOTENCY_KEY", "Idempotency-Key");
+    let long = "x".repeat(256);
+    for bad in ["", "a b", "a\tb", &long] {
+        let bad = [("idempotency-key", bad)];
+        let reply = world.send_with("POST", "/api/v1/Webhooks", MANAGER, &bad, Some(&body)).await;
+        reply.refuses(400, "INVALID_IDEMPOTENCY_KEY", "Idempotency-Key");
+    }
 }
 
 #[tokio::test(start_paused = true)]
