@@ -16,7 +16,7 @@ use crate::{
     dispatch::Call,
     errors::{ApiError, Code, Fault},
     input::{self, Object, wrong},
-    paging,
+    paging::{self, List},
     webhooks::{
         body, check_if_match, product_shape,
         registering::{remember, replayed},
@@ -141,8 +141,9 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Answer, ApiError> {
         .collect();
     matching.sort_by_key(|(place, _)| *place);
     let total = matching.len();
-    let after = match query.get("cursor") {
-        Some(text) => Some(place(text).ok_or_else(|| ApiError::at(Code::InvalidCursor, "cursor"))?),
+    let list = List::of("configurations").seen_by(&call.sight);
+    let after = match list.place(call.state, query)? {
+        Some(text) => Some(place(text).ok_or_else(paging::invalid)?),
         None => None,
     };
     let is_next = |at: (Timestamp, &str)| {
@@ -153,7 +154,8 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Answer, ApiError> {
     let content: Vec<_> = page.iter().map(|(_, found)| stored_shape(found)).collect();
     let mut response = json!({ "content": content, "totalCount": total });
     if let (Some(_), Some(((created, id), _))) = (rest.next(), page.last()) {
-        response["nextCursor"] = format!("{}.{id}", created.as_millis()).into();
+        let next = format!("{}.{id}", created.as_millis());
+        response["nextCursor"] = list.cursor(call.state, &next)?.into();
     }
     Ok(Answer::ok(&response))
 }

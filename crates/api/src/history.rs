@@ -20,6 +20,7 @@ use crate::{
     answer::Answer,
     dispatch::Request,
     errors::{ApiError, Code, Progress},
+    paging::{self, List},
     state::State,
 };
 
@@ -137,10 +138,12 @@ pub(crate) async fn by_type(
 ) -> Result<Answer, ApiError> {
     let from = request.query.from(state.now())?;
     let count = request.query.count()?;
-    let cursor = match request.query.get("cursor") {
-        Some(text) => Some(
-            text.parse::<Cursor>().map_err(|_bad| ApiError::at(Code::InvalidCursor, "cursor"))?,
-        ),
+    let list = List::of("notifications")
+        .narrowed(&webhook.id.to_string())
+        .narrowed(event_type)
+        .narrowed(&from.as_millis().to_string());
+    let cursor = match list.place(state, &request.query)? {
+        Some(text) => Some(text.parse::<Cursor>().map_err(|_bad| paging::invalid())?),
         None => None,
     };
     readable(state).await?;
@@ -153,11 +156,9 @@ pub(crate) async fn by_type(
     for item in &page.items {
         content.push(shape(state, surface, item).await?);
     }
-    let response = ListShape {
-        ids: surface.both_ids(webhook),
-        content,
-        next_cursor: page.next.map(|cursor| cursor.to_string()),
-    };
+    let next_cursor = page.next.map(|place| list.cursor(state, &place.to_string()));
+    let next_cursor = next_cursor.transpose()?;
+    let response = ListShape { ids: surface.both_ids(webhook), content, next_cursor };
     Ok(Answer::ok(&response).with_as_of(page.as_of))
 }
 
@@ -259,8 +260,8 @@ pub(crate) fn progress(status: &Status) -> Progress {
     Progress {
         complete: status.complete,
         progress: status.progress,
-        as_of: (status.as_of != Timestamp::ZERO).then(|| status.as_of.to_rfc3339()),
         behind_seconds: None,
+        as_of: (status.as_of != Timestamp::ZERO).then(|| status.as_of.to_rfc3339()),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     dispatch::Request,
     errors::{ApiError, Code, Fault},
     input::{self, wrong},
-    paging,
+    paging::{self, List},
     state::State,
     topics,
     webhooks::{
@@ -88,11 +88,12 @@ pub(crate) fn list(state: &State, request: &Request) -> Result<Answer, ApiError>
         let key = shape::merchant(&hook.owner);
         is_hook(hook) && wanted.is_none_or(|wanted| key.is_some_and(|key| *key.0 == *wanted))
     });
-    let page = paging::page(matching, limit, request.query.get("cursor"))?;
+    let list = List::of("hooks").filtered(wanted);
+    let page = paging::page(matching, limit, list.place(state, &request.query)?)?;
     let content: Vec<_> = page.items.iter().map(|hook| shape::shape(hook)).collect();
     let mut response = json!({ "content": content, "totalCount": page.total });
     if let Some(next) = page.next {
-        response["nextCursor"] = next.into();
+        response["nextCursor"] = list.cursor(state, &next)?.into();
     }
     Ok(Answer::ok(&response))
 }

@@ -32,7 +32,7 @@ use crate::{
     dispatch::Call,
     errors::{ApiError, Code, Fault},
     input::{self, Object},
-    paging,
+    paging::{self, List},
     state::State,
 };
 
@@ -84,7 +84,11 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Answer, ApiError> {
             && product.as_ref().is_none_or(|wanted| webhook.product.as_ref() == Some(wanted))
             && status.is_none_or(|wanted| webhook.status == wanted)
     });
-    let page = paging::page(matching, limit, query.get("cursor"))?;
+    let list = List::of("webhooks")
+        .seen_by(&call.sight)
+        .filtered(query.get("productId"))
+        .filtered(query.get("status"));
+    let page = paging::page(matching, limit, list.place(call.state, query)?)?;
     let content: Vec<_> = page
         .items
         .iter()
@@ -92,7 +96,7 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Answer, ApiError> {
         .collect();
     let mut response = json!({ "content": content, "totalCount": page.total });
     if let Some(next) = page.next {
-        response["nextCursor"] = next.into();
+        response["nextCursor"] = list.cursor(call.state, &next)?.into();
     }
     Ok(Answer::ok(&response))
 }

@@ -24,6 +24,7 @@ use crate::{
     dispatch::Request,
     errors::{ApiError, Code, Fault},
     ingest::batch::{OTP_HEADER, UID_HEADER},
+    paging::{self, List},
     state::State,
 };
 
@@ -51,10 +52,9 @@ fn place() -> TopicPartition {
 /// `GET /admin/v1/quarantine`: oldest first.
 pub(crate) async fn list(state: &State, request: &Request) -> Result<Answer, ApiError> {
     let limit = request.query.limit(MOST)?;
-    let after = match request.query.get("cursor") {
-        Some(text) => Some(
-            text.parse::<Offset>().map_err(|_bad| ApiError::at(Code::InvalidCursor, "cursor"))?,
-        ),
+    let list = List::of("quarantine");
+    let after = match list.place(state, &request.query)? {
+        Some(text) => Some(text.parse::<Offset>().map_err(|_bad| paging::invalid())?),
         None => None,
     };
     let entries = read(state).await?;
@@ -67,7 +67,7 @@ pub(crate) async fn list(state: &State, request: &Request) -> Result<Answer, Api
     let next = rest.next().and(content.last()).map(|entry| entry.id.clone());
     let mut response = json!({ "content": content, "totalCount": total });
     if let Some(next) = next {
-        response["nextCursor"] = next.into();
+        response["nextCursor"] = list.cursor(state, &next)?.into();
     }
     Ok(Answer::ok(&response))
 }

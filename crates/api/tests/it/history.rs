@@ -170,6 +170,36 @@ async fn a_list_goes_on_where_its_cursor_says() {
         }
     }
     assert_eq!(seen, all);
+
+    // Of another list it is none, nor changed by hand.
+    let list = |id: &str, code: &str, from: &str, cursor: &str| {
+        format!(
+            "/api/v1/Webhooks/{id}/events/{code}/notifications?from={from}&count=2&cursor={cursor}"
+        )
+    };
+    let first = list(&id, "103", "2024-03-17", "").replace("&cursor=", "");
+    let response = world.send("GET", &first, MANAGER, None).await.is(200).response();
+    let cursor = response["nextCursor"].as_str().unwrap();
+    let shifted = cursor.replacen("17106", "17105", 1);
+    assert_ne!(shifted, cursor);
+    let other = world.webhook("issuer:7001", &[103]).await;
+    for (path, who) in [
+        (list(&other, "103", "2024-03-17", cursor), "issuer:7001"),
+        (list(&id, "104", "2024-03-17", cursor), MANAGER),
+        (list(&id, "103", "2024-03-16", cursor), MANAGER),
+        (list(&id, "103", "2024-03-17", &shifted), MANAGER),
+        (list(&id, "103", "2024-03-17", &cursor[..cursor.len() - 1]), MANAGER),
+        (format!("/api/v1/Webhooks?cursor={cursor}"), MANAGER),
+        (format!("/api/v1/Configs?cursor={cursor}"), MANAGER),
+        (format!("/admin/v1/hooks?cursor={cursor}"), "admin"),
+        (format!("/admin/v1/quarantine?cursor={cursor}"), "admin"),
+    ] {
+        world.send("GET", &path, who, None).await.refuses(400, "INVALID_CURSOR", "cursor");
+    }
+    world.send("GET", &list(&id, "103", "2024-03-17", cursor), MANAGER, None).await.is(200);
+    // Of two dates nobody knows which is meant.
+    let twice = format!("{first}&from=2024-03-16");
+    world.send("GET", &twice, MANAGER, None).await.refuses(400, "INVALID_REQUEST_BODY", "from");
 }
 
 #[tokio::test(start_paused = true)]

@@ -219,6 +219,9 @@ async fn under_dev_a_scope_may_have_many_webhooks() {
     let second = world.send("GET", &path, MANAGER, None).await.response();
     assert_eq!(second["content"].as_array().unwrap().len(), 1);
     assert!(second.get("nextCursor").is_none());
+    let narrowed = world.send("GET", &format!("{path}&status=active"), MANAGER, None).await;
+    narrowed.refuses(400, "INVALID_CURSOR", "cursor");
+    world.send("GET", &path, "issuer:7001", None).await.refuses(400, "INVALID_CURSOR", "cursor");
     for (query, code, field) in [
         ("limit=0", "INVALID_COUNT", "limit"),
         ("limit=101", "INVALID_COUNT", "limit"),
