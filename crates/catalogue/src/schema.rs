@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use tidings_types::QuarantineCode;
+use tidings_types::{QuarantineCode, is_opaque_id};
 
 use crate::{
     Refusal,
@@ -23,6 +23,8 @@ pub enum FieldType {
     Array,
     /// A string or an integer (contract §4).
     Id,
+    /// An id that a request may name: of 1 to 64 letters, digits and hyphens (design §10).
+    Guid,
     /// An amount: a string or a number.
     Amount,
     Any,
@@ -73,6 +75,7 @@ impl FieldType {
             "array" => Self::Array,
             "id" => Self::Id,
             "amount" => Self::Amount,
+            "guid" => Self::Guid,
             "any" => Self::Any,
             _ => return None,
         })
@@ -86,7 +89,7 @@ impl FieldType {
             Self::Boolean => matches!(kind, Kind::Boolean),
             Self::Object => matches!(kind, Kind::Object),
             Self::Array => matches!(kind, Kind::Array),
-            Self::Id => matches!(kind, Kind::String | Kind::Integer),
+            Self::Id | Self::Guid => matches!(kind, Kind::String | Kind::Integer),
             Self::Amount => matches!(kind, Kind::String | Kind::Integer | Kind::Decimal),
             Self::Any => true,
         }
@@ -101,7 +104,7 @@ impl FieldType {
             Self::Boolean => "must be true or false",
             Self::Object => "must be an object",
             Self::Array => "must be an array",
-            Self::Id => "must be a string or an integer",
+            Self::Id | Self::Guid => "must be a string or an integer",
             Self::Amount => "must be a string or a number",
             Self::Any => "must be present",
         }
@@ -289,3 +292,9 @@ impl Field {
         Ok(())
     }
 }
+        // Nobody could name another one, in an answer to a fraud alert for instance.
+        if self.kind == FieldType::Guid && !value.id_text().is_some_and(|text| is_opaque_id(&text))
+        {
+            let message = "must have 1 to 64 letters, digits and hyphens";
+            return Err(Refusal::field(value.path(), message));
+        }

@@ -99,6 +99,7 @@ fn page(kind: &EventType, fields: &[String]) -> String {
         let (path, kind) = (words.next().unwrap(), words.next().unwrap());
         let kind = match kind {
             "id" => "string or integer",
+            "guid" => "string or integer: 1 to 64 letters, digits and hyphens",
             "amount" => "string or number",
             other => other,
         };

@@ -106,6 +106,19 @@ fn p5_missing_null_and_mistyped_fields_are_named() {
         assert_eq!(judge(None, with_extra(member)), format!("BAD_FIELD {field}"));
     }
     assert_eq!(judge(None, with_extra(r#""productId":"123""#)), "ok 101");
+    // An alert that nobody could name in an answer.
+    let alert = |id: &str| {
+        eds(101, &PAYLOAD_101.replace(r#""fraudAlertId":"a""#, &format!("\"fraudAlertId\":{id}")))
+    };
+    let (longest, longer) = ("a".repeat(64), "a".repeat(65));
+    for good in ["7", r#""60b83k64-1""#, r#""\u0061""#, &format!("\"{longest}\"")] {
+        assert_eq!(judge(None, alert(good)), "ok 101", "{good}");
+    }
+    for bad in [r#""""#, r#""a_b""#, r#""a b""#, r#""ä""#, &format!("\"{longer}\"")] {
+        for topic in [None, Some("101")] {
+            assert_eq!(judge(topic, alert(bad)), "BAD_FIELD payload.fraudAlertId", "{bad}");
+        }
+    }
     for (text, field) in [
         (r#"{}"#, "context"),
         (r#"{"context":1}"#, "context"),
