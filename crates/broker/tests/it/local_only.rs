@@ -126,6 +126,21 @@ async fn a_second_open_of_a_directory_is_refused() {
     open(dir.path().to_owned(), &small_config(), &clock);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_is_let_go_in_a_moment_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::start();
+    drop(open(dir.path().to_owned(), &small_config(), &clock));
+    let lock = std::fs::File::open(dir.path().join("store/lock")).unwrap();
+    lock.try_lock().unwrap();
+    let holder = std::thread::spawn(move || {
+        std::thread::park_timeout(Duration::from_millis(200));
+        drop(lock);
+    });
+    open(dir.path().to_owned(), &small_config(), &clock);
+    holder.join().unwrap();
+}
+
 #[derive(Debug)]
 struct Probe(AtomicU64);
 

@@ -14,6 +14,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tidings_types::Timestamp;
@@ -24,6 +25,10 @@ use crate::{log::OpenError, rows};
 /// Replaced pages that one collection frees at most is some hundreds; so many
 /// rows are sure to replace fewer.
 const ROWS_PER_COLLECTION: usize = 64;
+
+/// How often sled's lock is asked for again, and after how long.
+const LOCK_WAITS: usize = 500;
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 
 /// A store in a directory, locked for this process.
 #[derive(Debug)]
@@ -48,10 +53,17 @@ impl DirLock {
             fs::create_dir_all(parent).map_err(io)?;
         }
         let file = File::create(&path).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::Locked(dir.to_owned())),
-            Err(TryLockError::Error(error)) => Err(io(error)),
+        let mut waits = LOCK_WAITS / 5;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::WouldBlock) if waits > 0 => {
+                    waits -= 1;
+                    std::thread::park_timeout(LOCK_WAIT);
+                }
+                Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.to_owned())),
+                Err(TryLockError::Error(error)) => return Err(io(error)),
+            }
         }
     }
 }
@@ -76,16 +88,28 @@ impl DiskStore {
 
     /// Opens what is there or makes a new one.
     pub(crate) fn open(dir: &Path, cache_bytes: u64, lock: DirLock) -> Result<Self, StoreError> {
-        // sled breaks off on some damage instead of saying so.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            sled::Config::new()
-                .path(dir)
-                .cache_capacity(cache_bytes)
-                .segment_size(rows::SEGMENT)
-                .flush_every_ms(None)
-                .mode(sled::Mode::HighThroughput)
-                .open()
-        }));
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(cache_bytes)
+            .segment_size(rows::SEGMENT)
+            .flush_every_ms(None)
+            .mode(sled::Mode::HighThroughput);
+        let mut waits = LOCK_WAITS;
+        let opened = loop {
+            // sled breaks off on some damage instead of saying so.
+            let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+            match opened {
+                // Our lock says that nobody has it: threads of one that was closed just now
+                // may hold sled's own for a moment.
+                Ok(Err(sled::Error::Io(error)))
+                    if waits > 0 && error.to_string().contains("could not acquire lock") =>
+                {
+                    waits -= 1;
+                    std::thread::park_timeout(LOCK_WAIT);
+                }
+                opened => break opened,
+            }
+        };
         let db = match opened {
             Ok(Ok(db)) => db,
             Ok(Err(error)) => return Err(failure(error)),

@@ -17,6 +17,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::{Buf, BufMut, Bytes};
@@ -40,6 +41,9 @@ const JOURNALS_BYTES: u64 = 256 << 20;
 /// One thread flushes and compacts in turn. A second one would spin while the
 /// first compacts (fjall 3.1 hands the work to itself again meanwhile).
 const WORKERS: usize = 1;
+/// How often a lock that somebody else has is asked for again, and after how long.
+const LOCK_WAITS: usize = 100;
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 /// What one compaction writes at most before it removes its sources, whatever
 /// the size of the log: the tables of level 0 and those of level 1 under them.
 const COMPACTION_BYTES: u64 = 512 << 20;
@@ -93,18 +97,37 @@ fn opening(dir: &Path, error: fjall::Error) -> OpenFailure {
     }
 }
 
+/// Opens the database once nobody else has it: whoever had it may be ending just now,
+/// and a process that is being started beside it holds its locks for a moment.
+fn database(dir: &Path, config: &LocalConfig) -> Result<Database, OpenFailure> {
+    let store = dir.join("store");
+    let mut waits = LOCK_WAITS;
+    loop {
+        let opened = journal::mend(&store).and_then(|()| {
+            Database::builder(&store)
+                .cache_size(config.cache_bytes)
+                .max_journaling_size(JOURNALS_BYTES)
+                .worker_threads(WORKERS)
+                .manual_journal_persist(true)
+                .open()
+                .map_err(|error| opening(dir, error))
+        });
+        match opened {
+            Err(OpenFailure::Locked(_)) if waits > 0 => {
+                waits -= 1;
+                std::thread::park_timeout(LOCK_WAIT);
+            }
+            Err(OpenFailure::Locked(_)) => return Err(OpenFailure::Locked(dir.to_owned())),
+            opened => return opened,
+        }
+    }
+}
+
 impl DiskStore {
     pub(in crate::local) fn open(dir: &Path, config: &LocalConfig) -> Result<Self, OpenFailure> {
         std::fs::create_dir_all(dir)?;
-        journal::mend(&dir.join("store"))?;
         let open = |error| opening(dir, error);
-        let database = Database::builder(dir.join("store"))
-            .cache_size(config.cache_bytes)
-            .max_journaling_size(JOURNALS_BYTES)
-            .worker_threads(WORKERS)
-            .manual_journal_persist(true)
-            .open()
-            .map_err(open)?;
+        let database = database(dir, config)?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(config.memtable_bytes);
         let batches = database.keyspace("batches", options).map_err(open)?;
         let entries = database.keyspace("entries", options).map_err(open)?;

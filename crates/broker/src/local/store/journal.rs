@@ -54,8 +54,8 @@ pub(super) fn mend(dir: &Path) -> Result<(), OpenFailure> {
     };
     match lock.try_lock() {
         Ok(()) => {}
-        // Somebody writes in it, so nothing is torn; fjall refuses to open it.
-        Err(TryLockError::WouldBlock) => return Ok(()),
+        // Somebody writes in it, so nothing is torn.
+        Err(TryLockError::WouldBlock) => return Err(OpenFailure::Locked(dir.to_owned())),
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
     let is_complete = dir.join(VERSION_FILE).try_exists()?;
