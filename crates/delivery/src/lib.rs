@@ -18,6 +18,7 @@ mod gate;
 mod hook;
 mod ladder;
 mod order;
+mod own_fault;
 mod partition;
 mod process;
 mod rate;
@@ -37,6 +38,7 @@ pub use gate::{
 pub use hook::{Attempt, Hook, Reading, Step};
 pub use ladder::{Ladder, LadderError, Ladders, MAX_STEPS, MAX_WAIT};
 pub use order::Queued;
+pub use own_fault::{OwnFault, Turn};
 pub use process::{Counts, Limits, Process};
 pub use remembered::Remembered;
 pub use rules::Rules;

@@ -20,11 +20,14 @@ use crate::{
     metrics::{Dropped, Metrics, Origin},
     pool::{Identity, Key, Pool},
     request::Request,
+    target::Target,
 };
 
 /// How much of a `Retry-After` and of a `Location` a report keeps.
 const MAX_RETRY_AFTER: usize = 64;
 const MAX_LOCATION: usize = 256;
+/// How long it may take to find an endpoint.
+const LOOK: Duration = Duration::from_secs(10);
 /// How often idle connections are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -48,6 +51,9 @@ pub struct AttemptReport {
     pub reused: bool,
     /// Whether something of the request may have reached the endpoint.
     pub written: bool,
+    /// Whether the endpoint's name and a way to it were found. `None` if nobody looked: on
+    /// a kept connection, for an address in the place of a name, or out of time.
+    pub found: Option<bool>,
 }
 
 /// Makes attempts. Cheap to share behind an `Arc`.
@@ -83,6 +89,7 @@ impl fmt::Debug for Shared {
 struct Progress {
     reused: bool,
     written: bool,
+    found: Option<bool>,
 }
 
 /// An answer whose head is complete.
@@ -130,9 +137,17 @@ impl Egress {
         };
         report.duration = duration;
         report.reused = progress.reused;
+        report.found = progress.found;
         report.written |= progress.written;
         shared.metrics.attempted(report.code, duration);
         report
+    }
+
+    /// Looks whether an endpoint is found: connects, and closes again. `None` if nothing
+    /// was found out, as for an address in the place of a name.
+    pub async fn look(&self, target: &Target) -> Option<bool> {
+        let connected = timeout(LOOK, self.shared.connector.connect(target)).await;
+        connected.ok().and_then(|connected| way(target, connected.as_ref().err()))
     }
 
     /// Closes idle connections in time until `shutdown`, then all of them, and
@@ -235,7 +250,8 @@ impl Shared {
         self.metrics.connection_taken(Origin::Opened);
         let started = self.clock.monotonic();
         let connected = self.connector.connect(&request.target).await;
-        let io = connected.map_err(|ConnectError(code)| code)?;
+        progress.found = way(&request.target, connected.as_ref().err());
+        let io = connected.map_err(|error| error.code)?;
         self.metrics.connected(self.clock.monotonic().since(started));
         let target = Arc::clone(&request.target);
         let mut connection = Connection::start(io, target, &self.metrics).await?;
@@ -266,6 +282,15 @@ impl Shared {
             End::Cut => self.metrics.connection_dropped(Dropped::Unread),
         }
     }
+}
+
+/// What connecting says of our own name server and network. That an address can be
+/// reached says nothing of the name server.
+fn way(target: &Target, failed: Option<&ConnectError>) -> Option<bool> {
+    if failed.is_some_and(|error| error.is_lost) {
+        return Some(false);
+    }
+    matches!(target.host(), url::Host::Domain(name) if name != "localhost").then_some(true)
 }
 
 /// Sends the request on a connection and waits for the head of its answer.
@@ -353,6 +378,7 @@ impl AttemptReport {
             snippet: Bytes::new(),
             reused: false,
             written: false,
+            found: None,
         }
     }
 

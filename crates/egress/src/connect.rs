@@ -41,9 +41,22 @@ impl Io for DuplexStream {
     }
 }
 
-/// Why there is no connection: a fact about the endpoint, as the attempt's code.
+/// Why there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectError(pub AttemptCode);
+pub struct ConnectError {
+    /// As the attempt's code: a fact about the endpoint.
+    pub code: AttemptCode,
+    /// Whether its name or a way to it was not even found. That may be our own fault:
+    /// our name server's, our network's.
+    pub is_lost: bool,
+}
+
+impl From<AttemptCode> for ConnectError {
+    fn from(code: AttemptCode) -> Self {
+        let is_lost = matches!(code, AttemptCode::DnsFailed | AttemptCode::DnsNotFound);
+        Self { code, is_lost }
+    }
+}
 
 /// Opens connections. [`crate::NetConnector`] opens real ones; a simulation hands
 /// in its own.

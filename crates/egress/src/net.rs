@@ -65,14 +65,14 @@ impl NetConnector {
         }
     }
 
-    async fn open(&self, target: &Target) -> Result<Box<dyn Io>, AttemptCode> {
+    async fn open(&self, target: &Target) -> Result<Box<dyn Io>, ConnectError> {
         let addresses = self.vetted(target).await?;
         let deadline = Instant::now() + self.connect_timeout;
         let secured = timeout_at(deadline, async {
             let stream = dial(&addresses, deadline).await?;
-            self.secure(target, stream).await
+            self.secure(target, stream).await.map_err(ConnectError::from)
         });
-        secured.await.unwrap_or(Err(AttemptCode::ConnectTimeout))
+        secured.await.unwrap_or(Err(AttemptCode::ConnectTimeout.into()))
     }
 
     /// The addresses of the target that may be dialled.
@@ -115,14 +115,14 @@ impl Connector for NetConnector {
         &'a self,
         target: &'a Target,
     ) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
-        Box::pin(async move { self.open(target).await.map_err(ConnectError) })
+        Box::pin(self.open(target))
     }
 }
 
 /// Tries the addresses in turn. Each gets its share of the time that is left, so
 /// that one that swallows packets does not use up the others' (§7.5, EP6).
-async fn dial(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, AttemptCode> {
-    let mut last = AttemptCode::ConnectTimeout;
+async fn dial(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ConnectError> {
+    let mut last = ConnectError::from(AttemptCode::ConnectTimeout);
     let mut untried = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     for address in addresses {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -130,30 +130,37 @@ async fn dial(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, 
         untried = untried.saturating_sub(1);
         match timeout(share, dial_one(*address)).await {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(code)) => last = code,
-            Err(_late) => last = AttemptCode::ConnectTimeout,
+            Ok(Err(error)) => last = error,
+            Err(_late) => last = AttemptCode::ConnectTimeout.into(),
         }
     }
     Err(last)
 }
 
-async fn dial_one(address: SocketAddr) -> Result<TcpStream, AttemptCode> {
+async fn dial_one(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     #[expect(clippy::disallowed_methods, reason = "the one door: the address is vetted")]
     let connecting = TcpStream::connect(address);
-    let stream = connecting.await.map_err(|error| connect_code(&error))?;
-    if stream.peer_addr().map_err(|error| io_code(&error))? != address {
-        return Err(AttemptCode::BlockedAddress);
+    let stream = connecting.await.map_err(|error| connect_error(&error))?;
+    if stream.peer_addr().map_err(|error| ConnectError::from(io_code(&error)))? != address {
+        return Err(AttemptCode::BlockedAddress.into());
     }
-    stream.set_nodelay(true).map_err(|error| io_code(&error))?;
+    stream.set_nodelay(true).map_err(|error| ConnectError::from(io_code(&error)))?;
     Ok(stream)
 }
 
-/// Unreachable networks and hosts count as refusals: somebody said no at once.
-fn connect_code(error: &std::io::Error) -> AttemptCode {
+/// Unreachable networks and hosts count as refusals: somebody said no at once. Where
+/// that was this machine, no way was found.
+fn connect_error(error: &std::io::Error) -> ConnectError {
+    use std::io::ErrorKind;
     #[expect(clippy::wildcard_enum_match_arm, reason = "foreign and not exhaustive")]
-    match error.kind() {
-        std::io::ErrorKind::ConnectionReset => AttemptCode::ConnectionReset,
-        std::io::ErrorKind::TimedOut => AttemptCode::ConnectTimeout,
-        _ => AttemptCode::ConnectRefused,
-    }
+    let (code, is_lost) = match error.kind() {
+        ErrorKind::ConnectionReset => (AttemptCode::ConnectionReset, false),
+        ErrorKind::TimedOut => (AttemptCode::ConnectTimeout, false),
+        ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable => {
+            (AttemptCode::ConnectRefused, false)
+        }
+        // No route, no free port or descriptor, a firewall of this machine.
+        _ => (AttemptCode::ConnectRefused, true),
+    };
+    ConnectError { code, is_lost }
 }

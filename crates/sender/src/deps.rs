@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use tidings_broker::Broker;
 use tidings_delivery::Suspended;
-use tidings_egress::{AttemptReport, Egress, Request};
+use tidings_egress::{AttemptReport, Egress, Request, Target};
 use tidings_signing::KeyBook;
 use tidings_types::{BoxFuture, Clock, Rng, Sabotage, Slot, WebhookId};
 use tokio::sync::watch;
@@ -65,6 +65,9 @@ pub trait BucketKeys: Send + Sync + fmt::Debug + 'static {
 /// Makes attempts.
 pub trait Attempts: Send + Sync + fmt::Debug + 'static {
     fn attempt(&self, request: Request) -> BoxFuture<'static, AttemptReport>;
+
+    /// Whether an endpoint is found now, without a request; `None` if that cannot be said.
+    fn look(&self, target: Arc<Target>) -> BoxFuture<'static, Option<bool>>;
 }
 
 impl Attempts for Arc<Egress> {
@@ -72,6 +75,11 @@ impl Attempts for Arc<Egress> {
         let egress = Self::clone(self);
         // Named, because this trait has a method of the same name.
         Box::pin(async move { Egress::attempt(&egress, request).await })
+    }
+
+    fn look(&self, target: Arc<Target>) -> BoxFuture<'static, Option<bool>> {
+        let egress = Self::clone(self);
+        Box::pin(async move { Egress::look(&egress, &target).await })
     }
 }
 

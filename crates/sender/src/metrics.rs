@@ -48,6 +48,12 @@ pub struct Metrics {
     notices: Family<KindLabel, Counter>,
     /// Attempts started
     pub(crate) attempts: Counter,
+    /// 1 while no endpoint of many unrelated webhooks is found: our own fault
+    pub(crate) own_fault: Gauge,
+    /// Endpoints that were looked for meanwhile
+    pub(crate) own_fault_probes: Counter,
+    /// Attempts that did not count because of it
+    pub(crate) not_counted: Counter,
     /// Records dropped because their notification and run were taken up already
     pub(crate) duplicates: Counter,
     /// Records and outcomes that name one offset but differ in id or run
@@ -129,6 +135,21 @@ impl Metrics {
             m.notices.clone(),
         );
         registry.register("tidings_sender_attempts", "Attempts started", m.attempts.clone());
+        registry.register(
+            "tidings_sender_own_fault",
+            "1 while no endpoint of many unrelated webhooks is found: our own fault",
+            m.own_fault.clone(),
+        );
+        registry.register(
+            "tidings_sender_own_fault_probes",
+            "Endpoints that were looked for meanwhile",
+            m.own_fault_probes.clone(),
+        );
+        registry.register(
+            "tidings_sender_not_counted",
+            "Attempts that did not count because of our own fault",
+            m.not_counted.clone(),
+        );
         registry.register(
             "tidings_sender_duplicates",
             "Records dropped because their notification and run were taken up already",

@@ -27,6 +27,7 @@
 mod attempts;
 mod flush;
 mod notices;
+mod own_fault;
 mod ownership;
 mod reading;
 mod registry;
@@ -37,7 +38,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tidings_broker::{Appended, Group, GroupError, Liveness};
-use tidings_delivery::Process;
+use tidings_delivery::{OwnFault, Process};
 use tidings_types::{Instant, Slot, Timestamp, TopicName, names};
 use tokio_util::sync::CancellationToken;
 
@@ -107,6 +108,7 @@ struct Running {
     /// The version of the webhooks that the rows have.
     registry_seen: u64,
     process: Process,
+    own_fault: OwnFault,
     table: Table,
     outbox: Outbox,
     bodies: Bodies,
@@ -185,6 +187,7 @@ impl Running {
                 sabotage: deps.sabotage,
                 ..config.limits
             }),
+            own_fault: OwnFault::default(),
             table: Table::default(),
             outbox: Outbox::default(),
             bodies: Bodies::new(deps.keys.clone(), config.body_cache_bytes),

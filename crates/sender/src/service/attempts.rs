@@ -195,6 +195,14 @@ impl Running {
         if self.deps.sabotage.is(Sabotage::InventDelivered) {
             report.code = AttemptCode::Delivered;
         }
+        if self.looked(key, report.found) {
+            self.deps.metrics.not_counted.inc();
+            if let Some(row) = self.table.get_mut(key) {
+                row.hook.put_back(at, now, &mut self.process);
+            }
+            self.settle(key);
+            return;
+        }
         let delivered = report.code == AttemptCode::Delivered;
         self.deps.hit(if delivered {
             "sender.after_response_before_outcome"

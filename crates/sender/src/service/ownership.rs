@@ -97,6 +97,7 @@ impl Running {
         }
         row.hook.release(&mut self.process);
         self.process.hooks = self.table.len();
+        self.forget_way(&row.webhook);
     }
 
     fn set_slots_metric(&self) {

@@ -67,24 +67,31 @@ impl Running {
     }
 
     fn update(&mut self, key: RowKey, webhook: Arc<Webhook>) {
-        let now = self.now();
-        let Some(row) = self.table.get_mut(key) else { return };
-        if Arc::ptr_eq(&row.webhook, &webhook) {
-            return;
+        let Some(row) = self.table.get(key) else { return };
+        if !Arc::ptr_eq(&row.webhook, &webhook) {
+            self.apply(key, webhook);
         }
+    }
+
+    /// From now on a row is as its webhook and our own faults want it.
+    pub(super) fn apply(&mut self, key: RowKey, webhook: Arc<Webhook>) {
+        let now = self.now();
+        let standing = self.standing(&webhook);
+        let Some(row) = self.table.get_mut(key) else { return };
         let rules = webhook.rules(&self.config.ladders);
-        row.hook.set(webhook.standing, rules, now, &mut self.process);
+        row.hook.set(standing, rules, now, &mut self.process);
         for partition in 0..webhook.partitions.clamp(1, 2) {
             row.hook.add_partition(partition, 0);
         }
         // What was read ahead has no order keys, or needs none.
         let reorders = row.webhook.ordering != webhook.ordering;
         // It is read on from elsewhere: to be taken up, or only for deadlines.
-        let turns = row.webhook.standing.waits() != webhook.standing.waits();
+        let turns = row.standing.waits() != standing.waits();
         if let Some(suspended) = &webhook.suspended {
             row.hook.suspended(suspended);
         }
         row.webhook = webhook;
+        row.standing = standing;
         if reorders || turns {
             for partition in [0, 1] {
                 self.readers.unassign(&row.partition(partition));

@@ -28,6 +28,8 @@ pub(super) enum Chore {
     Told(RowKey),
     /// A delivery partition was trimmed, or could not be.
     Trimmed,
+    /// The endpoint of a webhook was looked for.
+    Looked(RowKey, Option<bool>),
     /// Where outcomes partitions end, for slots that had said `said` facts.
     Ends { slot: Slot, said: u64, end: Result<Offset, ReadError> },
 }
@@ -47,6 +49,7 @@ impl Running {
         }
         self.next_tick = mono + self.config.checkpoint_interval;
         self.ask_idle_ends();
+        self.probe();
         if self.write.is_none() && self.leaving.is_none() {
             let unproven: BTreeSet<Slot> = self.unproven().collect();
             let due: BTreeSet<Slot> = self
@@ -266,6 +269,10 @@ impl Running {
                 }
             }
             Chore::Trimmed => {}
+            Chore::Looked(key, found) => {
+                // No attempt: there is nothing to count.
+                self.looked(key, found);
+            }
             Chore::Ends { slot, said, end } => {
                 let Some(owner) = self.table.owners.get_mut(&slot) else { return };
                 match end {

@@ -332,6 +332,52 @@ async fn nothing_but_failures_suspends_the_webhook_and_ends_its_queue() {
     assert_eq!(told, ["webhook.suspended HTTP_500 failing"]);
 }
 
+/// H5 of `reliability-security.md` §7.10.
+#[tokio::test(start_paused = true)]
+async fn while_nobody_is_found_nothing_is_sent_and_nothing_counts() {
+    let mut world = World::new().await;
+    world.lose_until(seconds(60));
+    world.sender(1);
+    for n in 0..50 {
+        let (hook, manager) = (hook_id(n + 1), 20 + u32::from(n) % 5);
+        world.webhook_of(hook, manager).await;
+        let first = 10 * u32::from(n);
+        let records = (first..first + 3).map(|n| world.owned(n, manager)).collect();
+        world.append(hook, records).await;
+    }
+    world.pass(seconds(10)).await;
+    let attempts = world.script.calls.lock().len();
+    world.pass(seconds(50)).await;
+    assert_eq!(world.script.calls.lock().len(), attempts, "no attempt after ten seconds");
+    let counted = world.facts().await;
+    assert!(counted.len() < 60, "only what failed before it was clear counts: {}", counted.len());
+    // Longer than the whole ladder takes, and yet nothing has ended.
+    assert!(counted.iter().all(|fact| fact.kind() == Kind::AttemptFailed), "{counted:?}");
+    world.pass(seconds(10)).await;
+    let delivered =
+        world.facts().await.iter().filter(|fact| fact.kind() == Kind::Delivered).count();
+    assert_eq!(delivered, 150);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_lead_nowhere_are_their_owners_fault_while_others_are_found() {
+    let mut world = World::new().await;
+    world.sender(1);
+    world.webhook(hook_id(1)).await;
+    world.deliver(hook_id(1), 0..5).await;
+    world.pass(seconds(5)).await;
+    assert_eq!(world.script.calls.lock().len(), 5);
+    // All of one tenant.
+    world.lose_until(seconds(60));
+    for n in 1..40 {
+        world.webhook(hook_id(n + 1)).await;
+        world.deliver(hook_id(n + 1), [10 * u32::from(n)]).await;
+    }
+    world.pass(seconds(20)).await;
+    let ended = world.facts().await.iter().filter(|fact| fact.kind() == Kind::Undelivered).count();
+    assert_eq!(ended, 39);
+}
+
 /// Type, last code and reason of an operational event; the rest of it is as it should
 /// be.
 fn words(event: &[u8]) -> String {
@@ -431,7 +477,7 @@ fn sequence(call: &world::Call) -> (String, u64) {
     let (lane, number) = place.split_once('.').unwrap();
     let number = number.parse().unwrap();
     let timestamp: i64 = call.headers["webhook-timestamp"].to_str().unwrap().parse().unwrap();
-    let secret = tidings_signing::WebhookSecret::from_bytes(&[1; 32]);
+    let secret = WebhookSecret::from_bytes(&[1; 32]);
     let lane_named = tidings_types::Lane::Standard;
     assert_eq!(signature, secret.sign_sequence(&call.id, timestamp, lane_named, number));
     (lane.to_owned(), number)

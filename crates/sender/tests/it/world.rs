@@ -52,6 +52,8 @@ type Behave = dyn Fn(&Call) -> Answer + Send + Sync;
 pub(crate) struct Script {
     pub(crate) calls: Mutex<Vec<Call>>,
     behave: Mutex<Arc<Behave>>,
+    /// Until then no endpoint is found.
+    lost_until: Mutex<Duration>,
     started: tokio::time::Instant,
     changed: tokio::sync::Notify,
 }
@@ -59,6 +61,12 @@ pub(crate) struct Script {
 impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Script")
+    }
+}
+
+impl Script {
+    fn is_found(&self) -> bool {
+        self.started.elapsed() >= *self.lost_until.lock()
     }
 }
 
@@ -83,6 +91,10 @@ impl Attempts for Scripted {
             script.calls.lock().push(call);
             script.changed.notify_waiters();
             tokio::time::sleep_until(tokio::time::Instant::now() + Duration::from_millis(2)).await;
+            if !script.is_found() {
+                let lost = AttemptReport::without_answer(AttemptCode::DnsFailed);
+                return AttemptReport { found: Some(false), ..lost };
+            }
             let (status, retry_after) = match answer {
                 Answer::Status(status) => (status, None),
                 Answer::RetryAfter(status, value) => {
@@ -102,8 +114,14 @@ impl Attempts for Scripted {
                 snippet: Bytes::from_static(b"answer"),
                 reused: false,
                 written: true,
+                found: Some(true),
             }
         })
+    }
+
+    fn look(&self, _target: Arc<Target>) -> BoxFuture<'static, Option<bool>> {
+        let found = Some(self.0.is_found());
+        Box::pin(async move { found })
     }
 }
 
@@ -259,6 +277,7 @@ impl World {
             script: Arc::new(Script {
                 calls: Mutex::default(),
                 behave: Mutex::new(Arc::new(|_| Answer::Status(200))),
+                lost_until: Mutex::default(),
                 started: tokio::time::Instant::now(),
                 changed: tokio::sync::Notify::new(),
             }),
@@ -315,6 +334,28 @@ impl World {
         };
         self.hooks.webhooks.lock().insert(id, Arc::new(webhook));
         self.hooks.version.send_modify(|version| *version += 1);
+    }
+
+    /// The same, of a programme manager.
+    pub(crate) async fn webhook_of(&self, id: WebhookId, manager: u32) {
+        self.webhook(id).await;
+        let mut webhooks = self.hooks.webhooks.lock();
+        let webhook = Webhook::clone(&webhooks[&id]);
+        let owner = Owner::ProgrammeManager(manager.into());
+        webhooks.insert(id, Arc::new(Webhook { owner, ..webhook }));
+    }
+
+    /// Until then no endpoint is found.
+    pub(crate) fn lose_until(&self, until: Duration) {
+        *self.script.lost_until.lock() = until;
+    }
+
+    /// A first delivery to a programme manager's webhook.
+    pub(crate) fn owned(&self, n: u32, manager: u32) -> NewRecord {
+        let record = self.record_of(n, &[0; 16], 0, "");
+        let mut delivery: v1::DeliveryRecord = decode(record.value.clone().unwrap()).unwrap();
+        delivery.tenant = format!("pm:{manager}");
+        NewRecord { value: Some(encode(&delivery)), ..record }
     }
 
     /// Stops these event types, and lets all others go on.

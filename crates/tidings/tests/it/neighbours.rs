@@ -111,3 +111,37 @@ async fn webhooks_that_begin_to_hang_hold_the_places_of_suspects_and_nobody_up()
     assert_eq!(stage.receiver.request_count(), HANGING + 101);
     assert_eq!(metric(&stage, SILENT).await, u64::try_from(HANGING).ok());
 }
+
+/// H5 of `reliability-security.md` §7.10, with names that no name server knows.
+#[tokio::test]
+async fn while_no_name_is_found_nothing_is_sent_but_to_those_that_were_reached() {
+    let stage = Stage::start().await;
+    for (n, pm) in ["20", "21", "22"].into_iter().cycle().take(12).enumerate() {
+        let url = format!("https://endpoint-{n}.invalid/hook");
+        let body = json!({"events": [104], "config": {"url": url}});
+        let made = stage.manager(pm).json("POST", "/api/v1/Webhooks", &body).await.unwrap();
+        made.response(201).unwrap();
+    }
+    stage.webhook("good", &[108]).await;
+    for pm in 20..23 {
+        let context = format!(r#"{{"programManagerId":{pm},"eventCode":104}}"#);
+        stage.publish(&format!(r#"{{"context":{context},"payload":{PAYLOAD}}}"#)).await;
+    }
+    let probed = async |times: u64| {
+        wait_for("looks for an endpoint", PATIENCE, async || {
+            let probes = metric(&stage, "tidings_sender_own_fault_probes_total ").await;
+            Ok(probes.filter(|probes| *probes >= times))
+        })
+        .await
+        .unwrap()
+    };
+    let so_far = probed(3).await;
+    assert_eq!(metric(&stage, "tidings_sender_own_fault ").await, Some(1));
+    let attempts = metric(&stage, "tidings_sender_attempts_total ").await.unwrap();
+    probed(so_far + 4).await;
+    assert_eq!(metric(&stage, "tidings_sender_attempts_total ").await, Some(attempts));
+    let healthy =
+        r#"{"context":{"programManagerId":20,"eventCode":108},"payload":{"publicToken":"t"}}"#;
+    stage.publish(healthy).await;
+    stage.arrived("good", 1).await;
+}

@@ -1,0 +1,85 @@
+//! When it is we who find nobody: the webhooks whose endpoints are not found stand still,
+//! as if an operator had paused them, and attempts that found nobody do not count.
+//!
+//! What makes it our fault stands in [`tidings_delivery::OwnFault`].
+
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use tidings_delivery::{Standing, Turn};
+
+use super::{Running, tick::Chore};
+use crate::{table::RowKey, webhook::Webhook};
+
+impl Running {
+    /// Takes in whether the endpoint of a webhook was found, if anybody looked. Returns
+    /// whether an attempt that came to this does not count.
+    pub(super) fn looked(&mut self, key: RowKey, found: Option<bool>) -> bool {
+        let (Some(found), Some(row)) = (found, self.table.get(key)) else { return false };
+        let (id, [tenant, _host]) = (row.webhook.id, row.webhook.shares());
+        match self.own_fault.looked(id, tenant, found, self.mono()) {
+            Turn::None => {}
+            Turn::Begins(webhooks) => {
+                tracing::error!(
+                    webhooks = webhooks.len(),
+                    "the endpoints of many unrelated webhooks are not found, and no other is: \
+                     these stand still, and their attempts do not count; check the name server \
+                     and the network of this machine"
+                );
+                self.deps.metrics.own_fault.set(1);
+                self.hold(webhooks.iter().filter_map(|id| self.table.by_id(*id)).collect(), true);
+            }
+            Turn::Joins => self.hold(vec![key], true),
+            Turn::Ends(webhooks) => {
+                tracing::warn!(webhooks = webhooks.len(), "an endpoint was found again; all go on");
+                self.deps.metrics.own_fault.set(0);
+                self.hold(webhooks.iter().filter_map(|id| self.table.by_id(*id)).collect(), false);
+            }
+        }
+        !found && self.own_fault.holds(id)
+    }
+
+    /// Looks for an endpoint, while it is our fault.
+    pub(super) fn probe(&mut self) {
+        let Some(id) = self.own_fault.probe(self.mono()) else { return };
+        let Some(key) = self.table.by_id(id) else {
+            self.own_fault.forget(id);
+            return;
+        };
+        let Some(target) = self.table.get(key).and_then(|row| row.webhook.target.clone().ok())
+        else {
+            return;
+        };
+        self.deps.metrics.own_fault_probes.inc();
+        let looking = self.deps.attempts.look(target);
+        self.chores.push(Box::pin(looking.map(move |found| Chore::Looked(key, found))));
+    }
+
+    /// Another process has the webhook now, or it is gone.
+    pub(super) fn forget_way(&mut self, webhook: &Webhook) {
+        let was_on = self.own_fault.is_on();
+        self.own_fault.forget(webhook.id);
+        if was_on && !self.own_fault.is_on() {
+            self.deps.metrics.own_fault.set(0);
+        }
+    }
+
+    /// The standing by which a webhook is treated.
+    pub(super) fn standing(&self, webhook: &Webhook) -> Standing {
+        if webhook.standing == Standing::Active && self.own_fault.holds(webhook.id) {
+            Standing::Paused
+        } else {
+            webhook.standing
+        }
+    }
+
+    fn hold(&mut self, rows: Vec<RowKey>, is_held: bool) {
+        for key in rows {
+            let Some(row) = self.table.get(key) else { continue };
+            let webhook = Arc::clone(&row.webhook);
+            if is_held != (row.standing != webhook.standing) {
+                self.apply(key, webhook);
+            }
+        }
+    }
+}
