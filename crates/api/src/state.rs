@@ -80,6 +80,7 @@ impl State {
             ladders: &config.ladders,
             min_timeout_ms: config.min_timeout_ms,
             catalogue: &deps.catalogue,
+            url_policy: &config.url_policy,
         });
         Self {
             config: Arc::new(config),

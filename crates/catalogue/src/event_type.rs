@@ -6,7 +6,7 @@ use tidings_types::{Lane, Timestamp, TopicName, names};
 use crate::{
     json::Document,
     sample,
-    schema::{FieldRule, Schema},
+    schema::{Field, FieldRule, Schema},
 };
 
 /// Which of the three kinds of event a type is.
@@ -281,6 +281,11 @@ impl EventType {
     /// The payload's own members that nobody may keep past the deadline.
     pub fn ephemeral(&self) -> &[String] {
         &self.ephemeral
+    }
+
+    /// What its payload (of a merchant event, its `event_body`) has.
+    pub fn fields(&self) -> &[Field] {
+        self.schema.fields()
     }
 
     pub(crate) fn schema(&self) -> &Schema {

@@ -24,5 +24,5 @@ pub use catalogue::{Catalogue, CatalogueError};
 pub use event::{Event, MAX_ID, MAX_PAYLOAD, MAX_RECORD, Tenant, decode, header_id};
 pub use event_type::{EventType, Surface};
 pub use refusal::Refusal;
-pub use schema::FieldType;
+pub use schema::{Field, FieldType};
 pub use uid::{Identity, write_uid};

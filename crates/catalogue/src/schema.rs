@@ -54,8 +54,9 @@ pub(crate) struct Schema {
     required: usize,
 }
 
+/// A member of an object, as the type's file describes it.
 #[derive(Clone, Debug)]
-struct Field {
+pub struct Field {
     name: Box<str>,
     kind: FieldType,
     is_required: bool,
@@ -216,6 +217,11 @@ impl Schema {
         Refusal::field(object.path_of(missing), "is required")
     }
 
+    /// The members, in the order of the file.
+    pub(crate) fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
     /// Whether the schema has this dotted path, arrays left out.
     pub(crate) fn has(&self, dotted: &str) -> bool {
         let (name, rest) = match dotted.split_once('.') {
@@ -228,6 +234,32 @@ impl Schema {
 }
 
 impl Field {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn kind(&self) -> FieldType {
+        self.kind
+    }
+
+    pub fn is_required(&self) -> bool {
+        self.is_required
+    }
+
+    pub fn is_nullable(&self) -> bool {
+        self.is_nullable
+    }
+
+    /// Of an object; empty if it is an open one.
+    pub fn members(&self) -> &[Self] {
+        &self.members.fields
+    }
+
+    /// What each element of an array must be, if the file says it.
+    pub fn element(&self) -> Option<&Self> {
+        self.element.as_deref()
+    }
+
     fn open(name: &str) -> Self {
         Self {
             name: name.into(),

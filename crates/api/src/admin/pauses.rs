@@ -24,7 +24,7 @@ use crate::{
     webhooks::change::TRIES,
 };
 
-/// Bytes of a reason.
+/// Characters of a reason.
 const MAX_REASON: usize = 500;
 /// Pauses at a time: each is looked at for each webhook.
 const MAX_PAUSES: usize = 1000;
@@ -136,7 +136,7 @@ fn read(root: Value<'_>, state: &State) -> Result<(PauseOf, String), ApiError> {
     let reason = object.and_then(|object| object.required_string("reason", &mut faults));
     if let Some(reason) = &reason
         && (reason.trim().is_empty()
-            || reason.len() > MAX_REASON
+            || reason.chars().count() > MAX_REASON
             || reason.chars().any(char::is_control))
     {
         faults.push(wrong("reason", "must have 1 to 500 characters, none of them control ones"));
