@@ -312,6 +312,12 @@ impl Field {
                 self.kind.expected(),
             ));
         }
+        // Nobody could name another one, in an answer to a fraud alert for instance.
+        if self.kind == FieldType::Guid && !value.id_text().is_some_and(|text| is_opaque_id(&text))
+        {
+            let message = "must have 1 to 64 letters, digits and hyphens";
+            return Err(Refusal::field(value.path(), message));
+        }
         // An object of which the file names no member is open.
         if kind == Kind::Object && !self.members.fields.is_empty() {
             self.members.check(value, unknown)?;
@@ -324,9 +330,3 @@ impl Field {
         Ok(())
     }
 }
-        // Nobody could name another one, in an answer to a fraud alert for instance.
-        if self.kind == FieldType::Guid && !value.id_text().is_some_and(|text| is_opaque_id(&text))
-        {
-            let message = "must have 1 to 64 letters, digits and hyphens";
-            return Err(Refusal::field(value.path(), message));
-        }
