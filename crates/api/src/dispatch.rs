@@ -9,6 +9,7 @@ use http::{
     HeaderMap, Request as HttpRequest, Response, StatusCode, Version, header, request::Parts,
 };
 use http_body_util::BodyExt as _;
+use hyper::body::Frame;
 use tidings_auth::{Principal, Thumbprint};
 use tidings_registry::Snapshot;
 
@@ -72,7 +73,8 @@ const MAX_DRAIN: usize = 64 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 async fn handle(Extract(state): Extract<State>, request: HttpRequest<Body>) -> Response<Body> {
-    let (parts, mut body) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    let mut body = Upload::of(&parts.headers, body);
     let began = state.deps.clock.monotonic();
     let trace = Trace::of(&parts.headers, &*state.deps.rng);
     let (operation, result) = match find(&state, &parts) {
@@ -83,7 +85,7 @@ async fn handle(Extract(state): Extract<State>, request: HttpRequest<Body>) -> R
         Err(error) => (None, Err(error)),
     };
     if result.is_err() {
-        drain(&mut body).await;
+        body.drain().await;
     }
     let answer = result.unwrap_or_else(|error| {
         log(operation, &error, &trace);
@@ -94,19 +96,42 @@ async fn handle(Extract(state): Extract<State>, request: HttpRequest<Body>) -> R
     answer.into_response()
 }
 
-/// Reads and drops what is left of a body, within bounds.
-pub(crate) async fn drain(body: &mut Body) {
-    let rest = async {
-        let mut dropped = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            dropped += frame.data_ref().map_or(0, Bytes::len);
-            if dropped > MAX_DRAIN {
-                break;
-            }
+/// A request's body. Reading of it tells a client that waits for a word
+/// (`Expect: 100-continue`) to send it.
+pub(crate) struct Upload {
+    body: Body,
+    is_held_back: bool,
+}
+
+impl Upload {
+    pub(crate) fn of(headers: &HeaderMap, body: Body) -> Self {
+        let expected = headers.get(header::EXPECT).map_or(&b""[..], |value| value.as_bytes());
+        Self { body, is_held_back: expected.eq_ignore_ascii_case(b"100-continue") }
+    }
+
+    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, axum::Error>> {
+        self.is_held_back = false;
+        self.body.frame().await
+    }
+
+    /// Reads and drops what is left, within bounds. Of what the client has not been
+    /// asked for it reads the answer first.
+    pub(crate) async fn drain(&mut self) {
+        if self.is_held_back {
+            return;
         }
-    };
-    if tokio::time::timeout(DRAIN_TIME, rest).await.is_err() {
-        tracing::debug!("a refused request's body did not end");
+        let rest = async {
+            let mut dropped = 0;
+            while let Some(Ok(frame)) = self.frame().await {
+                dropped += frame.data_ref().map_or(0, Bytes::len);
+                if dropped > MAX_DRAIN {
+                    break;
+                }
+            }
+        };
+        if tokio::time::timeout(DRAIN_TIME, rest).await.is_err() {
+            tracing::debug!("a refused request's body did not end");
+        }
     }
 }
 
@@ -140,7 +165,7 @@ async fn answer(
     route: &'static Route,
     params: Vec<(&'static str, String)>,
     parts: Parts,
-    body: &mut Body,
+    body: &mut Upload,
     trace: &Trace,
 ) -> Result<Answer, ApiError> {
     if parts.headers.contains_key(header::TRANSFER_ENCODING)
@@ -240,7 +265,7 @@ fn take_quota(state: &State, caller: &Principal, scope: &str) -> Result<(), ApiE
 
 /// Reads a body up to the route's limit and checks its content type.
 async fn read_body(
-    body: &mut Body,
+    body: &mut Upload,
     rule: BodyRule,
     headers: &HeaderMap,
 ) -> Result<Bytes, ApiError> {

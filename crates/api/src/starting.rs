@@ -11,7 +11,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     answer::{self, Answer},
-    dispatch::drain,
+    dispatch::Upload,
     errors::{ApiError, Code, Fault},
     probes,
     routes::{self, Match, Open, Operation},
@@ -34,13 +34,13 @@ async fn handle(Extract(starting): Extract<Starting>, request: Request<Body>) ->
     if let Some(router) = built {
         return router.oneshot(request).await.unwrap_or_else(|never| match never {});
     }
-    let (parts, mut body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     match routes::find(parts.method.as_str(), parts.uri.path()) {
         Match::Found { route, .. } if route.operation == Operation::Open(Open::Health) => {
             probes::health().into_response()
         }
         Match::Found { .. } | Match::OtherMethod(_) | Match::None => {
-            drain(&mut body).await;
+            Upload::of(&parts.headers, body).drain().await;
             refuse(&Trace::of(&parts.headers, &*starting.rng)).into_response()
         }
     }

@@ -359,6 +359,39 @@ async fn configurations_decide_which_confirmations_are_sent() {
     .unwrap();
 }
 
+/// A client that waits for a word before it sends its body is not told to send one that
+/// nobody will look at.
+#[tokio::test]
+async fn a_body_that_is_held_back_is_asked_for_only_when_it_is_wanted() {
+    let stage = Stage::start().await;
+    let address = stage.base().trim_start_matches("http://").to_owned();
+    let token = stage.token(&["--pm", "20", "--scope", "eds.write"]);
+    let first_lines = |token: &str, length: usize| {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        let head = format!(
+            "POST /api/v1/Webhooks HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\
+             expect: 100-continue\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = vec![0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        if answer == b"HTTP/1.1 100" {
+            stream.write_all(b"{}").unwrap();
+        }
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).unwrap();
+        let codes = ["UNAUTHORIZED", "PAYLOAD_TOO_LARGE", "INVALID_REQUEST_BODY"];
+        let code = codes.into_iter().find(|code| rest.contains(code));
+        (String::from_utf8(answer).unwrap(), code)
+    };
+    assert_eq!(first_lines("x", 2), ("HTTP/1.1 401".to_owned(), Some("UNAUTHORIZED")));
+    let large = first_lines(&token, 1 << 30);
+    assert_eq!(large, ("HTTP/1.1 413".to_owned(), Some("PAYLOAD_TOO_LARGE")));
+    let wanted = first_lines(&token, 2);
+    assert_eq!(wanted, ("HTTP/1.1 100".to_owned(), Some("INVALID_REQUEST_BODY")));
+}
+
 #[tokio::test]
 async fn a_request_names_its_host_once_or_is_refused() {
     let stage = Stage::start().await;
