@@ -47,24 +47,37 @@ pub(crate) struct Roles {
     /// Whether it waits for a broker that is not there yet.
     pub(crate) waits: bool,
     /// Whether others may find this process by its data directory's address file.
-    pub(crate) announces: bool,
+    pub(crate) announces: Announces,
+}
+
+/// Who stands in a data directory's address file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Announces {
+    No,
+    /// The directory is this process' own as long as it lives.
+    Alone,
+    /// It keeps nothing there: several may have the same directory, and one to which it
+    /// belongs stands in the file before them.
+    Beside,
 }
 
 impl Roles {
     /// `tidings serve`.
     pub(crate) const ALL: Self =
-        Self { routes: true, sends: true, serves: true, announces: true, ..Self::NONE };
-    pub(crate) const ROUTER: Self = Self { routes: true, ..Self::NONE };
-    pub(crate) const SENDER: Self = Self { sends: true, ..Self::NONE };
+        Self { routes: true, sends: true, serves: true, announces: Announces::Alone, ..Self::NONE };
+    pub(crate) const ROUTER: Self =
+        Self { routes: true, announces: Announces::Beside, ..Self::NONE };
+    pub(crate) const SENDER: Self =
+        Self { sends: true, announces: Announces::Beside, ..Self::NONE };
     /// `tidings api` and, as it serves the history with the same routes,
     /// `tidings recorder`.
-    pub(crate) const API: Self = Self { serves: true, announces: true, ..Self::NONE };
+    pub(crate) const API: Self = Self { serves: true, announces: Announces::Alone, ..Self::NONE };
     pub(crate) const RECORDER: Self = Self::API;
     /// A client command on a store that nobody serves: asks, and publishes, but
     /// moves nothing.
     pub(crate) const OFFLINE: Self = Self { serves: true, waits: false, ..Self::NONE };
     const NONE: Self =
-        Self { routes: false, sends: false, serves: false, waits: true, announces: false };
+        Self { routes: false, sends: false, serves: false, waits: true, announces: Announces::No };
 }
 
 /// Tasks that end together, each with its name.
@@ -119,7 +132,14 @@ impl App {
         let (ready, is_ready) = watch::channel(false);
         let tls = settings.listen.tls.clone().map(tls::Tls::open).transpose();
         let tls = tls.map_err(Failure::Usage)?;
-        let claim = roles.announces.then(|| address::claim(&settings.data)).transpose()?;
+        let place = match roles.announces {
+            Announces::No => None,
+            Announces::Alone => Some(address::Place::Own(address::claim(&settings.data)?)),
+            Announces::Beside => Some(address::Place::Shared(settings.data.clone())),
+        };
+        if let Some(place) = &place {
+            place.clear()?;
+        }
         // Bound first: a port that is taken ends the start before anything moves.
         let listener = tokio::net::TcpListener::bind(settings.listen.address)
             .await
@@ -154,9 +174,6 @@ impl App {
         front.spawn("api", serving);
         tracing::info!(%base_url, data = %settings.data.display(), "listening");
         let parts = Parts::build(Arc::clone(&settings), roles, is_started).await?;
-        if let Some(claim) = &claim {
-            address::clear(claim)?;
-        }
         let Parts {
             local,
             registry,
@@ -213,7 +230,7 @@ impl App {
             front.spawn("TLS files", tls.run(front.stop.clone()));
         }
         let announce =
-            Announce { ready, started, address: claim.map(|claim| (claim, base_url.clone())) };
+            Announce { ready, started, address: place.map(|place| (place, base_url.clone())) };
         let is_ready_now = move || {
             router_handle.as_ref().is_none_or(tidings_router::Handle::is_ready)
                 && log.as_ref().is_none_or(|log| log.status().complete)
@@ -284,7 +301,7 @@ struct Announce {
     ready: watch::Sender<bool>,
     started: watch::Sender<bool>,
     /// The data directory, and the address for its address file.
-    address: Option<(address::Claim, String)>,
+    address: Option<(address::Place, String)>,
 }
 
 impl Announce {
@@ -306,7 +323,7 @@ impl Announce {
         }
         self.started.send_replace(true);
         let file = match &self.address {
-            Some((claim, base_url)) => Some(address::write(claim, base_url)?),
+            Some((place, base_url)) => place.write(base_url)?,
             None => None,
         };
         self.ready.send_replace(true);

@@ -119,8 +119,11 @@ impl Client {
                 let mut client = Self::new(&address, token.clone())?;
                 client.certificate = server_certificate(&settings)?;
                 match client.send("GET", "/healthz", "application/json", Vec::new()).await {
-                    Ok(answer) if answer.status == 200 => return work(client).await,
-                    Ok(_) => unreachable = Some(anyhow!("somebody else is at {address}")),
+                    // A router or a sender says that it lives in plain words.
+                    Ok(answer) if answer.status == 200 && answer.response().is_ok() => {
+                        return work(client).await;
+                    }
+                    Ok(_) => unreachable = Some(anyhow!("{address} does not serve the API")),
                     Err(error) => unreachable = Some(error),
                 }
             }

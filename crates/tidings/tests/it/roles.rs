@@ -67,7 +67,20 @@ async fn a_router_and_a_sender_are_killed_and_others_go_on() {
     let (killed_router, killed_sender) =
         (role("router", &data, &broker).await, role("sender", &data, &broker).await);
     let _others = (role("router", &data, &broker).await, role("sender", &data, &broker).await);
+    // They may share a directory; the one that serves the API is the one to ask.
+    let address = data.join("address");
+    wait_for("the address file", PATIENCE, async || Ok(address.exists().then_some(())))
+        .await
+        .unwrap();
+    let by_directory = stage.run(&["account", "--broker", &broker], "");
+    assert_eq!(by_directory.code, Some(0), "{}", by_directory.err);
     stage.serve_role("api").await;
+    wait_for("the API's address", PATIENCE, async || {
+        let text = std::fs::read_to_string(&address).unwrap_or_default();
+        Ok((text == format!("{}\n", stage.base())).then_some(()))
+    })
+    .await
+    .unwrap();
     stage.webhook("roles", &[104]).await;
     deliver(&stage, "a", EVENTS).await;
 
@@ -75,6 +88,27 @@ async fn a_router_and_a_sender_are_killed_and_others_go_on() {
     killed_sender.kill().unwrap();
     deliver(&stage, "b", 2 * EVENTS).await;
     assert_eq!(stage.receiver.request_count(), 2 * EVENTS, "none came twice");
+}
+
+/// As every other process: where it listens, from when it is ready until it ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_and_a_sender_stand_in_the_address_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = KafkaNode::start(directory.path(), &[]).unwrap();
+    let broker = format!("kafka://{}", node.bootstrap());
+    let mut stage = Stage::with(true, &[("TIDINGS_BROKER", &broker)]).await;
+    assert_eq!(stage.stop().await, Some(0));
+    for name in ["router", "sender"] {
+        let data = apart(stage.data(), name);
+        let server = role(name, &data, &broker).await;
+        let address = data.join("address");
+        let line = wait_for("the address file", PATIENCE, async || {
+            Ok(std::fs::read_to_string(&address).ok())
+        });
+        assert_eq!(line.await.unwrap(), format!("{}\n", server.base()), "{name}");
+        assert_eq!(server.terminate(PATIENCE).await.unwrap(), Some(0));
+        assert!(!address.exists(), "{name}");
+    }
 }
 
 /// A data directory of its own, with the keys of an installation.
