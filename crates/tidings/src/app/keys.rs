@@ -90,6 +90,7 @@ fn make(settings: &Settings, path: &Path, is_new: bool, rng: &dyn Rng) -> anyhow
         fs::File::open(parent)?.sync_all()
     });
     written.with_context(|| format!("cannot write the master key {}", path.display()))?;
+    tracing::info!(path = %shown, "made a new master key; keep a copy of it apart from the log");
     Ok(ring)
 }
 
