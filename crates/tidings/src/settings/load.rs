@@ -139,6 +139,20 @@ fn some_time(key: &str, text: Option<&str>, default: Duration) -> Result<Duratio
 }
 
 fn bad(key: &str, problem: impl Into<String>) -> SettingsError {
+/// A duration of at least `least`.
+fn at_least(
+    key: &str,
+    text: Option<&str>,
+    default: Duration,
+    least: Duration,
+) -> Result<Duration, SettingsError> {
+    let given = duration(key, text, default)?;
+    if given < least {
+        return Err(bad(key, format!("must be at least {}", super::duration_text(least))));
+    }
+    Ok(given)
+}
+
     SettingsError::Key {
         key: key.to_owned(),
         origin: "settings".to_owned(),
@@ -234,7 +248,9 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
     if file.region.is_some_and(|region| region > 2) {
         return Err(bad("region", "must be 0, 1 or 2"));
     }
-    let keys_retention = some_time("keys.retention", file.keys.retention.as_deref(), 6 * HOUR)?;
+    // A code has to reach its endpoint before its key is gone.
+    let keys_retention =
+        at_least("keys.retention", file.keys.retention.as_deref(), 6 * HOUR, MINUTE)?;
     let session = duration("slots.session", file.slots.session.as_deref(), 6 * SECOND)?;
     if session < Duration::from_millis(100) {
         return Err(bad("slots.session", "must be at least 100ms"));
@@ -267,11 +283,13 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
         egress_deny,
         allow_http: file.egress.allow_http.unwrap_or(dev),
         ports: ports(file)?,
-        eventlog_retention: some_time(
+        // What is forgotten cannot be accounted for, shown or sent again.
+        eventlog_retention: at_least(
             "eventlog.retention",
             file.eventlog.retention.as_deref(),
             90 * DAY,
         )?,
+            HOUR,
         eventlog_max_lag: duration(
             "eventlog.max_lag",
             file.eventlog.max_lag.as_deref(),
