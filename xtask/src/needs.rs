@@ -1,8 +1,8 @@
 //! What the tests need beside Rust, C, C++, make and perl: Java and Maven, which
 //! bring and run a real Kafka; Java, Python and Node.js for the verification code
 //! of `docs/verify`, Node.js also for an authorization server; Python's venv, which
-//! brings the libraries that verify our signatures. Installed where this may install,
-//! else named.
+//! brings the libraries that verify our signatures, and Schemathesis, which compares
+//! the API with its description. Installed where this may install, else named.
 
 use std::process::{Command, Stdio};
 
@@ -24,6 +24,8 @@ const PROGRAMS: [(&str, &[&str], &str); 5] = [
 
 /// The authorization server of the tests, with its own pins.
 const OIDC: &str = "crates/tidings/tests/it/oidc";
+/// What compares the API with its description, with its own pins.
+const SCHEMATHESIS: &str = "crates/tidings/tests/it/schemathesis";
 
 /// Makes sure that every program is there and a Kafka node can be started.
 pub(crate) fn bring() -> anyhow::Result<()> {
@@ -38,6 +40,8 @@ pub(crate) fn bring() -> anyhow::Result<()> {
     Verifiers::bring().context("no libraries for the tests")?;
     say("== oidc-provider");
     tools::node(&tidy::root().join(OIDC)).context("no authorization server for the tests")?;
+    say("== Schemathesis");
+    tools::python(&tidy::root().join(SCHEMATHESIS)).context("no Schemathesis for the tests")?;
     Ok(())
 }
 

@@ -15,35 +15,37 @@ use anyhow::{Context as _, ensure};
 /// # Errors
 /// When Node.js or npm is not there or a package cannot be brought.
 pub fn node(folder: &Path) -> anyhow::Result<PathBuf> {
-    let mut wanted = String::new();
-    let mut files: Vec<PathBuf> = fs::read_dir(folder)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-        .with_context(|| format!("cannot read {}", folder.display()))?;
-    files.sort();
-    for file in &files {
-        let text = fs::read_to_string(file);
-        wanted += &text.with_context(|| format!("cannot read {}", file.display()))?;
-    }
-    bring("node", &wanted, |home| {
-        fs::create_dir_all(home).with_context(|| format!("cannot make {}", home.display()))?;
-        for file in &files {
-            let name = file.file_name().unwrap_or_default();
-            fs::copy(file, home.join(name))
-                .with_context(|| format!("cannot copy {}", file.display()))?;
-        }
+    bring("node", folder, |home| {
         run(Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit"]).current_dir(home))
     })
 }
 
-/// Makes a folder under the build's with `make` if it is not there as `wanted`.
+/// A copy of a folder's files beside a virtual environment `venv` with the packages
+/// that its `requirements.txt` names.
+///
+/// # Errors
+/// When Python or its venv is not there or a package cannot be brought.
+pub fn python(folder: &Path) -> anyhow::Result<PathBuf> {
+    bring("python", folder, |home| {
+        let venv = home.join("venv");
+        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+        let mut pip = Command::new(venv.join("bin/python3"));
+        pip.args(["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]);
+        run(pip.arg("-r").arg(home.join("requirements.txt")))
+    })
+}
+
+/// Copies the files of `folder` into one under the build's and lets `make` add to them,
+/// if they are not there as they are now.
 fn bring(
     name: &str,
-    wanted: &str,
+    folder: &Path,
     make: impl FnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<PathBuf> {
+    let (files, wanted) = files(folder)?;
     let home = target().join("tools").join(name);
-    let folder = home.parent().unwrap_or(&home);
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let tools = home.parent().unwrap_or(&home);
+    fs::create_dir_all(tools).with_context(|| format!("cannot make {}", tools.display()))?;
     let lock = fs::File::create(home.with_extension("lock")).context("cannot make a lock file")?;
     lock.lock().context("cannot lock the tools")?;
     let complete = home.join("complete");
@@ -54,9 +56,29 @@ fn bring(
         fs::remove_dir_all(&home)
             .with_context(|| format!("cannot remove the old {}", home.display()))?;
     }
+    fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
+    for file in &files {
+        let name = file.file_name().unwrap_or_default();
+        fs::copy(file, home.join(name))
+            .with_context(|| format!("cannot copy {}", file.display()))?;
+    }
     make(&home)?;
     fs::write(&complete, wanted).with_context(|| format!("cannot write {}", complete.display()))?;
     Ok(home)
+}
+
+/// The files of a folder, and the text of all of them.
+fn files(folder: &Path) -> anyhow::Result<(Vec<PathBuf>, String)> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .with_context(|| format!("cannot read {}", folder.display()))?;
+    files.sort();
+    let mut text = String::new();
+    for file in &files {
+        let read = fs::read_to_string(file);
+        text += &read.with_context(|| format!("cannot read {}", file.display()))?;
+    }
+    Ok((files, text))
 }
 
 /// The build's folder.

@@ -15,6 +15,7 @@ mod merchants;
 mod metrics;
 mod neighbours;
 mod new_types;
+mod openapi;
 mod pauses;
 mod roles;
 mod stage;
