@@ -103,17 +103,25 @@ impl<B: Clone> Hook<B> {
         Head::Passed
     }
 
-    /// Under strict order, after a takeover: whether one with a smaller number is still
-    /// to be read again, from the other partition.
+    /// After a takeover: whether one with a smaller number is still to be read again from
+    /// the other partition. In strict order it goes first; by key it may be of the same
+    /// key, which its record says, if a strict order in between gave the numbers. Of the
+    /// same partition everything before it has been read again.
     pub(super) fn waits_for_resumed(&self, entry: &Entry) -> bool {
-        let is_strict = entry.queue.is_some_and(|queued| queued.key == STRICT);
+        let other = match Lane::from_partition(entry.at.partition) {
+            Lane::Standard => Lane::Urgent,
+            Lane::Urgent => Lane::Standard,
+        };
         let earlier = |folded: &Folded| {
             let Entry { lane, totals, .. } = &folded.entry;
             !folded.ended
                 && *lane == entry.lane
                 && (1..entry.totals.number).contains(&totals.number)
         };
-        is_strict && self.lanes.iter().flatten().any(|lane| lane.folded.values().any(earlier))
+        entry.queue.is_some()
+            && self.lanes[index(other)]
+                .as_ref()
+                .is_some_and(|lane| lane.folded.values().any(earlier))
     }
 
     /// A number that an earlier owner gave may not be in the log: it is said again.

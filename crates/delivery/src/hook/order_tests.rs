@@ -477,6 +477,32 @@ enum Turn {
     Standing(bool),
 }
 
+/// A strict order in between gave the urgent one the second number of the standard lane;
+/// by key again, and after a takeover, the one with the first number is still to be read.
+#[test]
+fn by_key_again_the_numbers_of_a_strict_order_go_out_in_their_order_after_a_takeover() {
+    let mut run = Run::new(&rules(Ordering::PerKey, StuckKey::Wait));
+    let turns = [
+        (Act::Arrive(0, 1), Ordering::PerKey),
+        (Act::Start, Ordering::Strict),
+        (Act::Arrive(1, 1), Ordering::Strict),
+        (Act::Start, Ordering::PerKey),
+        // The log has the numbers, and their owner ends before it hears of it.
+        (Act::Acknowledge(0), Ordering::PerKey),
+        (Act::TakeOver, Ordering::PerKey),
+    ];
+    for (act, ordering) in turns {
+        run.time += 3;
+        run.act(&act);
+        run.rules = rules(ordering, StuckKey::Wait);
+        run.set(Standing::Active);
+        run.read_on();
+    }
+    run.settle();
+    let numbers: Vec<_> = run.accepted.iter().map(|(lane, _, number)| (*lane, *number)).collect();
+    assert_eq!(numbers, [(Lane::Standard, 1), (Lane::Standard, 2)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
