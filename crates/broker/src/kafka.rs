@@ -37,6 +37,8 @@ const CALL: Duration = Duration::from_secs(8);
 pub enum ConnectError {
     #[error("setting `kafka.{0}` is part of what Tidings promises and cannot be set; remove it")]
     Forbidden(String),
+    #[error("setting `kafka.{key}`: {why}")]
+    Setting { key: String, why: String },
     #[error("the settings in [kafka] cannot be used: {0}")]
     Settings(String),
     #[error(
@@ -70,9 +72,7 @@ impl KafkaBroker {
     /// # Errors
     /// When a setting cannot be used or no broker answers.
     pub async fn connect(config: KafkaConfig, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
-        if let Some(key) = config.forbidden() {
-            return Err(ConnectError::Forbidden(key.to_owned()));
-        }
+        config.check()?;
         let settings =
             |error: rdkafka::error::KafkaError| ConnectError::Settings(error.to_string());
         let admin = admin::Admin::new(&config, Arc::clone(&clock)).map_err(settings)?;

@@ -2,7 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
+use rdkafka::{
+    ClientConfig,
+    config::RDKafkaLogLevel,
+    consumer::BaseConsumer,
+    error::{KafkaError, KafkaResult},
+    producer::BaseProducer,
+};
+
+use super::ConnectError;
 
 /// Settings of the Kafka broker.
 #[derive(Clone)]
@@ -35,8 +43,40 @@ impl KafkaConfig {
 
     /// A setting that must not be changed, if `settings` has one: each of them is
     /// part of a promise that the seam makes.
-    pub fn forbidden(&self) -> Option<&str> {
+    fn forbidden(&self) -> Option<&str> {
         self.settings.keys().map(String::as_str).find(|key| FORBIDDEN.contains(key))
+    }
+
+    /// Whether the client takes the settings, as far as that can be told without a
+    /// broker: the name and the value of each.
+    ///
+    /// # Errors
+    /// Names the first that it does not take.
+    pub fn check(&self) -> Result<(), ConnectError> {
+        if let Some(key) = self.forbidden() {
+            return Err(ConnectError::Forbidden(key.to_owned()));
+        }
+        for (key, value) in &self.settings {
+            let taken = ClientConfig::new().set(key, value).create_native_config();
+            taken.map_err(|error| ConnectError::Setting { key: key.clone(), why: why(&error) })?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::check`], and whether they go together: makes clients that know of no
+    /// broker. Reads the files that the settings name.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn try_out(&self) -> Result<(), ConnectError> {
+        self.check()?;
+        let alone = |mut config: ClientConfig| {
+            config.remove("bootstrap.servers").set_log_level(RDKafkaLogLevel::Emerg);
+            config
+        };
+        let consumer: KafkaResult<BaseConsumer> = alone(self.reader()).create();
+        let producer: KafkaResult<BaseProducer> = alone(self.producer()).create();
+        consumer.and(producer.map(drop)).map_err(|error| ConnectError::Settings(why(&error)))
     }
 
     /// What all clients have in common.
@@ -173,6 +213,16 @@ impl std::fmt::Debug for KafkaConfig {
             .field("bootstrap", &self.bootstrap)
             .field("settings", &self.settings.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
+    }
+}
+
+/// What the client says of a setting. Its own text has the value too, which may be a
+/// password.
+fn why(error: &KafkaError) -> String {
+    if let KafkaError::ClientConfig(_, why, ..) | KafkaError::ClientCreation(why) = error {
+        why.clone()
+    } else {
+        error.to_string()
     }
 }
 

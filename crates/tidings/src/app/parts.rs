@@ -430,6 +430,7 @@ pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
     let egress_metrics = tidings_egress::Metrics::register(&mut Metrics::default());
     verifier(settings, None, &clock, egress_metrics)?;
     settings.listen.tls.as_ref().map(tls::check).transpose()?;
+    KafkaConfig::new("", settings.kafka.clone()).try_out()?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use serde::Deserialize;
 use tidings_api::Rate;
+use tidings_broker::KafkaConfig;
 use tidings_egress::Policy;
 
 use super::{
@@ -138,7 +139,6 @@ fn some_time(key: &str, text: Option<&str>, default: Duration) -> Result<Duratio
     }
 }
 
-fn bad(key: &str, problem: impl Into<String>) -> SettingsError {
 /// A duration of at least `least`.
 fn at_least(
     key: &str,
@@ -153,6 +153,7 @@ fn at_least(
     Ok(given)
 }
 
+fn bad(key: &str, problem: impl Into<String>) -> SettingsError {
     SettingsError::Key {
         key: key.to_owned(),
         origin: "settings".to_owned(),
@@ -288,8 +289,8 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
             "eventlog.retention",
             file.eventlog.retention.as_deref(),
             90 * DAY,
-        )?,
             HOUR,
+        )?,
         eventlog_max_lag: duration(
             "eventlog.max_lag",
             file.eventlog.max_lag.as_deref(),
@@ -329,6 +330,8 @@ fn rate(quotas: &super::file::Quotas, dev: bool) -> Rate {
 fn kafka(file: &File) -> Result<BTreeMap<String, String>, SettingsError> {
     let mut settings = BTreeMap::new();
     flatten("", &file.kafka, &mut settings)?;
+    let checked = KafkaConfig::new("", settings.clone()).check();
+    checked.map_err(|error| SettingsError::Relation(error.to_string()))?;
     Ok(settings)
 }
 

@@ -1,10 +1,10 @@
 //! What the commands print, and how they end.
 
-use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, TENANTS, binary, event, run_in, run_with};
+use crate::stage::{Ended, Stage, TENANTS, binary, event, run_in, run_with};
 
 fn marked(marker: &str) -> String {
     event(&format!(r#"{{"messageId":"{marker}","publicToken":"t"}}"#))
@@ -331,14 +331,50 @@ async fn bad_records_are_set_aside_shown_and_redriven() {
     );
 }
 
+/// Runs `config WHAT` in `folder` with a settings file.
+fn config_in(folder: &Path, text: &str, what: &[&str], environment: &[(&str, &str)]) -> Ended {
+    std::fs::write(folder.join("tidings.toml"), text).unwrap();
+    let arguments = [&["config"], what, &["--config", "tidings.toml"]].concat();
+    run_with(folder, &arguments, "", environment)
+}
+
+#[test]
+fn what_the_kafka_client_does_not_take_is_named_without_a_broker() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |text: &str, what: &[&str], environment: &[(&str, &str)]| {
+        config_in(folder.path(), text, what, environment)
+    };
+    for (text, environment, key) in [
+        ("[kafka]\n\"foo.bar\" = 1", &[][..], "kafka.foo.bar"),
+        ("[kafka]\nfoo.bar = 1", &[], "kafka.foo.bar"),
+        ("[kafka]\nacks = 1", &[], "kafka.acks"),
+        ("[kafka]\n\"socket.timeout.ms\" = \"abc\"", &[], "kafka.socket.timeout.ms"),
+        ("[kafka]\n\"socket.timeout.ms\" = 1", &[], "kafka.socket.timeout.ms"),
+        ("", &[("TIDINGS_KAFKA__GROUP.ID", "mine")], "kafka.group.id"),
+    ] {
+        for what in ["check", "show"] {
+            let ended = config(text, &[what], environment);
+            assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""), "{text}");
+            assert!(ended.err.contains(key), "{key}: {}", ended.err);
+        }
+    }
+    // What librdkafka takes one by one, and not together or not with these files.
+    let sasl = "[kafka]\n\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"PLAIN\"\n\
+                \"sasl.username\" = \"u\"\n\"sasl.password\" = \"hidden-value\"\n";
+    assert_eq!(config(sasl, &["check"], &[]).code, Some(0));
+    let ended = config(&format!("{sasl}\"ssl.ca.location\" = \"nowhere\""), &["check"], &[]);
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    assert!(ended.err.contains("ssl.ca.location"), "{}", ended.err);
+    let shown = config(sasl, &["show"], &[]);
+    assert!(shown.out.contains("\"sasl.password\" = \"***\""), "{}", shown.out);
+    assert!(!shown.out.contains("hidden-value"), "{}", shown.out);
+}
+
 #[test]
 fn settings_come_from_the_file_the_environment_and_flags_in_this_order() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("tidings.toml");
     let config = |text: &str, what: &[&str], environment: &[(&str, &str)]| {
-        std::fs::write(&file, text).unwrap();
-        let arguments = [&["config"], what, &["--config", "tidings.toml"]].concat();
-        run_with(folder.path(), &arguments, "", environment)
+        config_in(folder.path(), text, what, environment)
     };
     for (text, environment, key) in [
         ("bogus = 1", &[][..], "bogus"),
@@ -355,7 +391,12 @@ fn settings_come_from_the_file_the_environment_and_flags_in_this_order() {
         ("[egress]\nports = []", &[], "egress.ports"),
         ("[egress]\nports = [0]", &[], "egress.ports"),
         ("[eventlog]\nretention = \"0s\"", &[], "eventlog.retention"),
-        ("[keys]\nretention = \"0s\"", &[], "keys.retention"),
+        (
+            "[eventlog]\nretention = \"59m\"",
+            &[],
+            "eventlog.retention` (settings): must be at least 1h",
+        ),
+        ("[keys]\nretention = \"59s\"", &[], "keys.retention` (settings): must be at least 1m"),
         ("[slots]\ncheckpoint_interval = \"0s\"", &[], "slots.checkpoint_interval"),
         ("[fraud]\nanswer_window = \"0s\"", &[], "fraud.answer_window"),
         ("[listen]\naddress = \"x\"", &[], "listen.address"),
@@ -379,6 +420,9 @@ fn settings_come_from_the_file_the_environment_and_flags_in_this_order() {
         assert!(ended.err.contains(key), "{key}: {}", ended.err);
     }
     assert_eq!(config("[delivery]\nmax_open = 5", &["check"], &[]).code, Some(0));
+    for good in ["[eventlog]\nretention = \"1h\"", "[keys]\nretention = \"1m\""] {
+        assert_eq!(config(good, &["check"], &[]).code, Some(0), "{good}");
+    }
 
     let shown =
         config("[delivery]\nmax_open = 5\n[listen]\naddress = \"127.0.0.1:1\"", &["show"], &[]);

@@ -32,6 +32,7 @@ fn the_example_settings_load() {
     let tls = folder.path().join("tls");
     fs::create_dir(&tls).unwrap();
     let authority = Authority::new();
+    fs::write(tls.join("kafka-ca.pem"), authority.root_pem()).unwrap();
     for role in ROLES {
         let identity = authority.issue(&["localhost"], Validity::Now);
         fs::write(tls.join(format!("{role}.pem")), identity.certificate_pem()).unwrap();
