@@ -161,7 +161,7 @@ pub(crate) fn refuse(error: &ApiError, trace: &Trace) -> Answer {
             })
             .collect(),
         trace_id: trace.as_str(),
-        progress: error.progress.as_ref(),
+        progress: error.progress.as_deref(),
     };
     let mut answer = Answer::encode(status, &failure);
     if let Some(seconds) = error.retry_after {

@@ -202,7 +202,7 @@ pub(crate) struct ApiError {
     /// What `WWW-Authenticate` says of a token that is not taken.
     pub challenge: Option<Challenge>,
     /// How far a view has come that cannot be read yet.
-    pub progress: Option<Progress>,
+    pub progress: Option<Box<Progress>>,
     /// The time of the view that says so.
     pub as_of: Option<Timestamp>,
 }

@@ -246,7 +246,7 @@ pub(crate) fn not_readable(state: &State, status: &Status) -> ApiError {
     let behind = state.now().since(status.as_of).as_secs();
     let behind_seconds = (status.as_of != Timestamp::ZERO).then_some(behind);
     let progress = Progress { complete: false, behind_seconds, ..progress(status) };
-    ApiError { progress: Some(progress), ..error }
+    ApiError { progress: Some(Box::new(progress)), ..error }
 }
 
 /// An error of the view's store.

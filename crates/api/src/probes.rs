@@ -26,7 +26,8 @@ pub(crate) fn ready(state: &State) -> Result<Answer, ApiError> {
         return Ok(Answer::ok(&json!({ "ready": true })));
     }
     let fault = Fault::new(Code::ServiceUnavailable).saying("the process is starting");
-    Err(ApiError { progress: Some(history::progress(&status)), ..fault.into() }.retry_after(1))
+    let progress = Some(Box::new(history::progress(&status)));
+    Err(ApiError { progress, ..fault.into() }.retry_after(1))
 }
 
 /// What metrics are written in.

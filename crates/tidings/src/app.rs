@@ -132,26 +132,13 @@ impl App {
         let (ready, is_ready) = watch::channel(false);
         let tls = settings.listen.tls.clone().map(tls::Tls::open).transpose();
         let tls = tls.map_err(Failure::Usage)?;
-        let place = match roles.announces {
-            Announces::No => None,
-            Announces::Alone => Some(address::Place::Own(address::claim(&settings.data)?)),
-            Announces::Beside => Some(address::Place::Shared(settings.data.clone())),
-        };
-        if let Some(place) = &place {
-            place.clear()?;
-        }
+        let place = address::Place::of(&settings.data, roles.announces)?;
+        place.as_ref().map(address::Place::clear).transpose()?;
         // Bound first: a port that is taken ends the start before anything moves.
         let listener = tokio::net::TcpListener::bind(settings.listen.address)
             .await
             .with_context(|| format!("cannot listen on {}", settings.listen.address))?;
-        let metrics_listener = match settings.metrics_listen {
-            Some(address) => Some(
-                tokio::net::TcpListener::bind(address)
-                    .await
-                    .with_context(|| format!("cannot listen on {address} (metrics.listen)"))?,
-            ),
-            None => None,
-        };
+        let metrics_listener = listen_for_metrics(&settings).await?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let local = listener.local_addr().context("the listener has no address")?;
         let base_url = format!("{scheme}://{local}");
@@ -280,6 +267,15 @@ impl App {
         }
         result
     }
+}
+
+/// The listener of `/metrics` alone, if there is to be one.
+async fn listen_for_metrics(
+    settings: &Settings,
+) -> anyhow::Result<Option<tokio::net::TcpListener>> {
+    let Some(address) = settings.metrics_listen else { return Ok(None) };
+    let listener = tokio::net::TcpListener::bind(address).await;
+    listener.map(Some).with_context(|| format!("cannot listen on {address} (metrics.listen)"))
 }
 
 /// Waits until a part ends although nobody asked it to.

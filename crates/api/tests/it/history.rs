@@ -188,7 +188,7 @@ async fn a_list_goes_on_where_its_cursor_says() {
         (list(&id, "104", "2024-03-17", cursor), MANAGER),
         (list(&id, "103", "2024-03-16", cursor), MANAGER),
         (list(&id, "103", "2024-03-17", &shifted), MANAGER),
-        (list(&id, "103", "2024-03-17", &cursor[..cursor.len() - 1]), MANAGER),
+        (list(&id, "103", "2024-03-17", cursor.trim_end_matches(char::is_alphanumeric)), MANAGER),
         (format!("/api/v1/Webhooks?cursor={cursor}"), MANAGER),
         (format!("/api/v1/Configs?cursor={cursor}"), MANAGER),
         (format!("/admin/v1/hooks?cursor={cursor}"), "admin"),

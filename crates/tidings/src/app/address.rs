@@ -14,6 +14,8 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 
+use super::Announces;
+
 const NAME: &str = "address";
 const DRAFT: &str = "address.new";
 const LOCK: &str = "address.lock";
@@ -44,7 +46,7 @@ pub(super) struct Claim {
 ///
 /// # Errors
 /// When another process has it.
-pub(super) fn claim(data: &Path) -> anyhow::Result<Claim> {
+fn claim(data: &Path) -> anyhow::Result<Claim> {
     try_claim(data)?.ok_or_else(|| {
         anyhow!(
             "{} is in use by another process; stop that one first, or use another --data",
@@ -67,6 +69,18 @@ fn try_claim(data: &Path) -> anyhow::Result<Option<Claim>> {
 }
 
 impl Place {
+    /// The data directory of a process that announces itself; claims it if it is its own.
+    ///
+    /// # Errors
+    /// When another process has it.
+    pub(super) fn of(data: &Path, announces: Announces) -> anyhow::Result<Option<Self>> {
+        match announces {
+            Announces::No => Ok(None),
+            Announces::Alone => claim(data).map(|claim| Some(Self::Own(claim))),
+            Announces::Beside => Ok(Some(Self::Shared(data.to_owned()))),
+        }
+    }
+
     /// Takes away what a process that crashed has left: whoever waits for the file
     /// waits for the one that is starting.
     pub(super) fn clear(&self) -> anyhow::Result<()> {
