@@ -1,6 +1,10 @@
 //! Idle connections, kept per webhook and never shared between webhooks.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tidings_types::{Instant, WebhookId};
@@ -11,10 +15,6 @@ use crate::{
     metrics::{Dropped, Metrics},
     target::Target,
 };
-
-/// How often a full pool is looked through for what has been idle too long: that
-/// looks at every connection.
-const FULL_SWEEP_GAP: Duration = Duration::from_secs(1);
 
 /// Who may use a connection. A client certificate is part of who we are on it, so
 /// identities never share one.
@@ -43,15 +43,21 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct Idle {
     /// Of each webhook, the one that was used last stands last.
-    #[expect(clippy::vec_box, reason = "what goes in and out is a pointer, not a connection")]
-    of_webhook: BTreeMap<Key, Vec<Box<Connection>>>,
-    count: usize,
-    swept: Instant,
+    of_webhook: BTreeMap<Key, VecDeque<Kept>>,
+    /// Whose each connection is, the one that came first standing first.
+    by_age: BTreeMap<u64, Key>,
+    next_number: u64,
+}
+
+struct Kept {
+    /// In the order in which connections came.
+    number: u64,
+    connection: Box<Connection>,
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("idle", &self.idle.lock().count).finish_non_exhaustive()
+        f.debug_struct("Pool").field("idle", &self.idle.lock().by_age.len()).finish_non_exhaustive()
     }
 }
 
@@ -69,11 +75,8 @@ impl Pool {
     /// The connection that was used last: the one least likely to be closed.
     pub(crate) fn take(&self, key: Key, target: &Target, now: Instant) -> Option<Box<Connection>> {
         let mut idle = self.idle.lock();
-        let Idle { of_webhook, count, .. } = &mut *idle;
-        let kept = of_webhook.get_mut(&key)?;
-        while let Some(connection) = kept.pop() {
-            *count -= 1;
-            if now.since(connection.idle_since()) >= self.idle_timeout {
+        while let Some(connection) = idle.pop_latest(key) {
+            if self.is_stale(&connection, now) {
                 self.metrics.connection_dropped(Dropped::Idle);
             } else if !connection.serves(target) {
                 self.metrics.connection_dropped(Dropped::Moved);
@@ -81,35 +84,46 @@ impl Pool {
                 return Some(connection);
             }
         }
-        of_webhook.remove(&key);
         None
     }
 
-    /// Keeps a connection, or closes it when there are enough.
+    /// Keeps a connection. When there are enough, one is closed: of its own webhook if
+    /// that has its share, else the one that has been idle for longest, so that a
+    /// webhook that once had many does not keep the others from having any.
     pub(crate) fn put(&self, key: Key, mut connection: Box<Connection>, now: Instant) {
         connection.rest(now);
         let mut idle = self.idle.lock();
-        let gap = self.idle_timeout / 4;
-        let gap = if idle.count >= self.max { gap.min(FULL_SWEEP_GAP) } else { gap };
-        if now.since(idle.swept) >= gap {
-            self.sweep_locked(&mut idle, now);
+        let own = idle.of_webhook.get(&key).map_or(0, VecDeque::len);
+        let webhooks = idle.of_webhook.len() + usize::from(own == 0);
+        let is_full = idle.by_age.len() >= self.max;
+        if self.max == 0 || self.max_per_webhook == 0 {
+            drop(idle);
+            self.metrics.connection_dropped(Dropped::Full);
+            return;
         }
-        let Idle { of_webhook, count, .. } = &mut *idle;
-        if *count < self.max {
-            let kept = of_webhook.entry(key).or_default();
-            if kept.len() < self.max_per_webhook {
-                kept.push(connection);
-                *count += 1;
-                return;
-            }
-        }
+        let surplus = if own >= self.max_per_webhook || (is_full && own > self.max / webhooks) {
+            idle.pop_earliest(key)
+        } else if is_full {
+            idle.pop_eldest()
+        } else {
+            None
+        };
+        idle.push(key, connection);
+        // Closing it takes a while.
         drop(idle);
-        self.metrics.connection_dropped(Dropped::Full);
+        if let Some(surplus) = surplus {
+            let why = if self.is_stale(&surplus, now) { Dropped::Idle } else { Dropped::Full };
+            self.metrics.connection_dropped(why);
+        }
     }
 
     /// Closes what has been idle for too long.
     pub(crate) fn sweep(&self, now: Instant) {
-        self.sweep_locked(&mut self.idle.lock(), now);
+        let mut idle = self.idle.lock();
+        while idle.eldest().is_some_and(|eldest| self.is_stale(eldest, now)) {
+            drop(idle.pop_eldest());
+            self.metrics.connection_dropped(Dropped::Idle);
+        }
     }
 
     /// Closes every idle connection.
@@ -117,18 +131,52 @@ impl Pool {
         *self.idle.lock() = Idle::default();
     }
 
-    fn sweep_locked(&self, idle: &mut Idle, now: Instant) {
-        idle.swept = now;
-        idle.of_webhook.retain(|_, kept| {
-            kept.retain(|connection| {
-                let stays = now.since(connection.idle_since()) < self.idle_timeout;
-                if !stays {
-                    self.metrics.connection_dropped(Dropped::Idle);
-                }
-                stays
-            });
-            !kept.is_empty()
-        });
-        idle.count = idle.of_webhook.values().map(Vec::len).sum();
+    fn is_stale(&self, connection: &Connection, now: Instant) -> bool {
+        now.since(connection.idle_since()) >= self.idle_timeout
+    }
+}
+
+impl Idle {
+    fn push(&mut self, key: Key, connection: Box<Connection>) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.by_age.insert(number, key);
+        self.of_webhook.entry(key).or_default().push_back(Kept { number, connection });
+    }
+
+    /// The connection that came last of a webhook's.
+    fn pop_latest(&mut self, key: Key) -> Option<Box<Connection>> {
+        self.pop(key, VecDeque::pop_back)
+    }
+
+    /// The one that came first of a webhook's.
+    fn pop_earliest(&mut self, key: Key) -> Option<Box<Connection>> {
+        self.pop(key, VecDeque::pop_front)
+    }
+
+    /// The one that came first of all.
+    fn pop_eldest(&mut self) -> Option<Box<Connection>> {
+        let key = *self.by_age.first_key_value()?.1;
+        self.pop_earliest(key)
+    }
+
+    fn eldest(&self) -> Option<&Connection> {
+        let (_, key) = self.by_age.first_key_value()?;
+        self.of_webhook.get(key)?.front().map(|kept| &*kept.connection)
+    }
+
+    fn pop(
+        &mut self,
+        key: Key,
+        take: fn(&mut VecDeque<Kept>) -> Option<Kept>,
+    ) -> Option<Box<Connection>> {
+        let kept = self.of_webhook.get_mut(&key)?;
+        let taken = take(kept);
+        if kept.is_empty() {
+            self.of_webhook.remove(&key);
+        }
+        let Kept { number, connection } = taken?;
+        self.by_age.remove(&number);
+        Some(connection)
     }
 }

@@ -280,3 +280,28 @@ async fn the_housekeeper_closes_idle_connections_without_traffic_and_all_at_the_
     assert!(receiver.wait_for_open(0, Duration::from_secs(1)).await);
     assert_eq!(kit.metric("tidings_egress_open_connections"), 0.0);
 }
+
+#[tokio::test]
+async fn a_full_pool_closes_what_was_used_longest_ago_and_keeps_the_newcomer() {
+    let receiver = Receiver::start().await.unwrap();
+    receiver.behave(Behaviour::status(200).after(Duration::from_millis(20)));
+    let kit = Kit::on_the_network(&Config { max_idle: 4, ..dev() });
+    let post = async |number| {
+        let mut request = kit.request(&receiver.url("/"));
+        request.webhook = webhook(number);
+        kit.egress.attempt(request).await.reused
+    };
+    // One webhook has all there may be.
+    tokio::join!(post(1), post(1), post(1), post(1));
+    assert!(!post(2).await);
+    assert!(post(2).await, "others have their share");
+    assert!(!post(3).await);
+    assert!(post(3).await && post(2).await);
+    assert!(receiver.wait_for_open(4, LIMIT).await);
+    // One that has its share gives up one of its own.
+    let both = tokio::join!(post(1), post(1), post(1));
+    assert_eq!(both, (true, true, false));
+    assert!(receiver.wait_for_open(4, LIMIT).await);
+    assert!(post(3).await && post(2).await);
+    assert_eq!(receiver.connections(), 7);
+}
