@@ -21,7 +21,9 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, compaction::Leveled,
+};
 use parking_lot::Mutex;
 use tidings_types::{Offset, Sabotage};
 
@@ -44,6 +46,14 @@ const WORKERS: usize = 1;
 /// How often a lock that somebody else has is asked for again, and after how long.
 const LOCK_WAITS: usize = 100;
 const LOCK_WAIT: Duration = Duration::from_millis(10);
+/// So many new tables are merged with those of level 1 that they overlap. New batches
+/// stand at the end of every partition, so they overlap all of level 1, which is
+/// written anew each time: with few tables that costs many times what was appended.
+/// Most of what was appended is trimmed deliveries, which the merge leaves out. More
+/// than twice as many would come near to where fjall slows writers down (20).
+const NEW_TABLES: u8 = 8;
+/// Level 1 may hold as many tables of this size.
+const TABLE_BYTES: u64 = 32 << 20;
 /// What one compaction writes at most before it removes its sources, whatever
 /// the size of the log: the tables of level 0 and those of level 1 under them.
 const COMPACTION_BYTES: u64 = 512 << 20;
@@ -128,7 +138,13 @@ impl DiskStore {
         std::fs::create_dir_all(dir)?;
         let open = |error| opening(dir, error);
         let database = database(dir, config)?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(config.memtable_bytes);
+        let compaction =
+            Leveled::default().with_l0_threshold(NEW_TABLES).with_table_target_size(TABLE_BYTES);
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(config.memtable_bytes)
+                .compaction_strategy(Arc::new(compaction.clone()))
+        };
         let batches = database.keyspace("batches", options).map_err(open)?;
         let entries = database.keyspace("entries", options).map_err(open)?;
         let lengths = database.keyspace("lengths", options).map_err(open)?;
