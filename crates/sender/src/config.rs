@@ -58,7 +58,8 @@ impl Default for Config {
             body_cache_bytes: 32 << 20,
             part_entries: PART_ENTRIES,
             keep_deleted: Duration::from_secs(24 * 3600),
-            trim_records: 1000,
+            // What is trimmed within seconds is never merged into older tables.
+            trim_records: 200,
             grace: Duration::from_secs(8),
             user_agent: concat!("Tidings/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
