@@ -130,10 +130,14 @@ impl Groups {
         let Some(member) = group.members.get_mut(&id) else { return Step::Expelled };
         let now = core.clock.monotonic();
         member.alive.store(now.as_nanos(), Ordering::Release);
-        for partition in std::mem::take(&mut member.leaving) {
-            group.holders.remove(&partition);
+        // A poll that gives nothing back finds everything settled.
+        let left = std::mem::take(&mut member.leaving);
+        if !left.is_empty() {
+            for partition in left {
+                group.holders.remove(&partition);
+            }
+            group.settle();
         }
-        group.settle();
         let Some(member) = group.members.get_mut(&id) else { return Step::Expelled };
         if !member.take.is_empty() {
             member.leaving = std::mem::take(&mut member.take);
@@ -334,6 +338,48 @@ mod tests {
     fn shares(group: &Group) -> Vec<usize> {
         let count = |id| group.targets.values().filter(|target| **target == id).count();
         group.members.keys().map(|id| count(*id)).collect()
+    }
+
+    /// Who holds what, and what each member has been told of it.
+    fn held(group: &Group) -> (BTreeMap<Partition, MemberId>, Vec<[BTreeSet<Partition>; 4]>) {
+        let sets = |member: &Member| {
+            [&member.give, &member.told, &member.take, &member.leaving].map(BTreeSet::clone)
+        };
+        (group.holders.clone(), group.members.values().map(sets).collect())
+    }
+
+    #[track_caller]
+    fn settle(group: &mut Group) {
+        group.settle();
+        let before = held(group);
+        group.settle();
+        assert_eq!(held(group), before);
+    }
+
+    #[test]
+    fn a_poll_that_changes_nothing_has_nothing_to_settle() {
+        let mut group = group(16, &[1, 2]);
+        settle(&mut group);
+        for member in group.members.values_mut() {
+            member.told.extend(std::mem::take(&mut member.give));
+        }
+        settle(&mut group);
+        add(&mut group, 3);
+        settle(&mut group);
+        let member = group.members.get_mut(&1).unwrap();
+        member.leaving = std::mem::take(&mut member.take);
+        assert!(!member.leaving.is_empty());
+        settle(&mut group);
+        for partition in std::mem::take(&mut group.members.get_mut(&1).unwrap().leaving) {
+            group.holders.remove(&partition);
+        }
+        settle(&mut group);
+        assert!(!group.members[&3].give.is_empty());
+        // What was to be revoked stays, if the newcomer goes before that.
+        group.members.remove(&3);
+        group.holders.retain(|_, holder| *holder != 3);
+        group.share_out();
+        settle(&mut group);
     }
 
     #[test]
