@@ -17,6 +17,12 @@ const ATTEMPT: HeaderName = HeaderName::from_static("x-eds-attempt");
 const SEQUENCE: HeaderName = HeaderName::from_static("x-eds-sequence");
 const X_SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
 
+/// Headers that come to those of the webhook at most: the ones here, and `host` and
+/// `accept-encoding`, which `egress` adds.
+const ADDED_HEADERS: usize = 9;
+/// Of one signature, which most webhooks have: `v1,` and base64 of 32 bytes.
+const SIGNATURE_LENGTH: usize = 47;
+
 /// The 36 characters of a notification id.
 pub(crate) fn id_text(id: NotificationId) -> [u8; 36] {
     let mut text = [0; 36];
@@ -40,6 +46,7 @@ pub(crate) fn build(
     let target = webhook.target.clone()?;
     let id = std::str::from_utf8(id).map_err(|_never| AttemptCode::BadConfig)?;
     let mut headers = webhook.headers.clone();
+    headers.reserve(ADDED_HEADERS);
     insert(&mut headers, ID, id);
     insert(&mut headers, TIMESTAMP, itoa::Buffer::new().format(now.as_secs()));
     insert(&mut headers, EVENT_CODE, &record.event_type);
@@ -54,7 +61,7 @@ pub(crate) fn build(
     }
     match &webhook.signing {
         Signing::Standard(secrets) => {
-            let mut signatures = String::new();
+            let mut signatures = String::with_capacity(SIGNATURE_LENGTH);
             for live in secrets {
                 if live.not_after.is_some_and(|end| end <= now) {
                     continue;

@@ -47,7 +47,7 @@ use crate::{
     table::Table, takeover::Takeover,
 };
 
-use attempts::{Finished, Loaded};
+use attempts::{Finished, Loaded, UnderWay};
 use ownership::Leaving;
 use tick::Chore;
 
@@ -130,7 +130,7 @@ struct Running {
     next_join: Instant,
     liveness: Option<Liveness>,
     readers: Readers,
-    attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
+    attempts: FuturesUnordered<UnderWay>,
     loads: FuturesUnordered<BoxFuture<'static, Loaded>>,
     chores: FuturesUnordered<BoxFuture<'static, Chore>>,
     flush: Option<BoxFuture<'static, Vec<Appended>>>,

@@ -1,8 +1,14 @@
 //! Starts attempts and takes in what they came to.
 
 use bytes::Bytes;
-use futures::FutureExt as _;
-use std::{sync::Arc, time::Duration};
+use futures::{FutureExt as _, future::BoxFuture};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 use tidings_delivery::{At, Attempt, AttemptFact, Report, retry_after};
 use tidings_egress::AttemptReport;
 use tidings_signing::OpenError;
@@ -42,6 +48,24 @@ pub(super) struct Finished {
     at: At,
     body: Delivery,
     report: AttemptReport,
+}
+
+/// An attempt under way.
+pub(super) struct UnderWay {
+    row: RowKey,
+    at: At,
+    body: Delivery,
+    exchange: BoxFuture<'static, AttemptReport>,
+}
+
+impl Future for UnderWay {
+    type Output = Finished;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Finished> {
+        let report = ready!(self.exchange.as_mut().poll(context));
+        let (row, at, body) = (self.row, self.at, Arc::clone(&self.body));
+        Poll::Ready(Finished { row, at, body, report })
+    }
 }
 
 /// A body that was read again, or keys that were.
@@ -89,13 +113,7 @@ impl Running {
         self.deps.metrics.attempts.inc();
         self.deps.hit("sender.before_connect");
         let exchange = self.deps.attempts.attempt(request);
-        let (at, body) = (attempt.at, attempt.body);
-        self.attempts.push(Box::pin(exchange.map(move |report| Finished {
-            row: key,
-            at,
-            body,
-            report,
-        })));
+        self.attempts.push(UnderWay { row: key, at: attempt.at, body: attempt.body, exchange });
     }
 
     /// Ends an attempt that must not be sent.
