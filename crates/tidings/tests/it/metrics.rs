@@ -10,6 +10,7 @@ const LATER: &[&str] = &[
     "tidings_egress_blocked_addresses",
     "tidings_router_filtered_events",
     "tidings_router_quarantined_records",
+    "tidings_router_stopped_sources",
     "tidings_sender_notices",
 ];
 
