@@ -107,7 +107,8 @@ impl OwnFault {
         let turn = self.probes / 2;
         let known = self.known.get(turn % self.known.len().max(1));
         let lost = self.lost.keys().nth(turn % self.lost.len().max(1));
-        let (first, second) = if self.probes % 2 == 0 { (known, lost) } else { (lost, known) };
+        let asks_known = self.probes.is_multiple_of(2);
+        let (first, second) = if asks_known { (known, lost) } else { (lost, known) };
         first.or(second).copied()
     }
 

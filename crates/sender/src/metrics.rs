@@ -135,21 +135,7 @@ impl Metrics {
             m.notices.clone(),
         );
         registry.register("tidings_sender_attempts", "Attempts started", m.attempts.clone());
-        registry.register(
-            "tidings_sender_own_fault",
-            "1 while no endpoint of many unrelated webhooks is found: our own fault",
-            m.own_fault.clone(),
-        );
-        registry.register(
-            "tidings_sender_own_fault_probes",
-            "Endpoints that were looked for meanwhile",
-            m.own_fault_probes.clone(),
-        );
-        registry.register(
-            "tidings_sender_not_counted",
-            "Attempts that did not count because of our own fault",
-            m.not_counted.clone(),
-        );
+        m.register_own_fault(registry);
         registry.register(
             "tidings_sender_duplicates",
             "Records dropped because their notification and run were taken up already",
@@ -200,6 +186,24 @@ impl Metrics {
             m.lost_tails.clone(),
         );
         m
+    }
+
+    fn register_own_fault(&self, registry: &mut Registry) {
+        registry.register(
+            "tidings_sender_own_fault",
+            "1 while no endpoint of many unrelated webhooks is found: our own fault",
+            self.own_fault.clone(),
+        );
+        registry.register(
+            "tidings_sender_own_fault_probes",
+            "Endpoints that were looked for meanwhile",
+            self.own_fault_probes.clone(),
+        );
+        registry.register(
+            "tidings_sender_not_counted",
+            "Attempts that did not count because of our own fault",
+            self.not_counted.clone(),
+        );
     }
 
     fn register_readers(&self, registry: &mut Registry) {
