@@ -68,9 +68,15 @@ impl Running {
 
     fn update(&mut self, key: RowKey, webhook: Arc<Webhook>) {
         let Some(row) = self.table.get(key) else { return };
-        if !Arc::ptr_eq(&row.webhook, &webhook) {
-            self.apply(key, webhook);
+        if Arc::ptr_eq(&row.webhook, &webhook) {
+            return;
         }
+        let url = |of: &Webhook| of.target.as_ref().ok().map(|target| target.as_str().to_owned());
+        if self.own_fault.is_on() && url(&row.webhook) != url(&webhook) {
+            // Nobody has looked for this endpoint yet.
+            self.forget_way(&webhook);
+        }
+        self.apply(key, webhook);
     }
 
     /// From now on a row is as its webhook and our own faults want it.

@@ -4,9 +4,10 @@
 mod pauses;
 mod world;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tidings_delivery::Standing;
+use tidings_egress::{Policy, Target};
 use tidings_proto::v1::OutcomeKind as Kind;
 use tidings_sender::{LiveSecret, Signing};
 use tidings_signing::WebhookSecret;
@@ -357,6 +358,31 @@ async fn while_nobody_is_found_nothing_is_sent_and_nothing_counts() {
     let delivered =
         world.facts().await.iter().filter(|fact| fact.kind() == Kind::Delivered).count();
     assert_eq!(delivered, 150);
+}
+
+/// A client that corrects its URL meanwhile waits for nobody: its endpoint is looked for
+/// at once, by an attempt.
+#[tokio::test(start_paused = true)]
+async fn a_webhook_whose_url_changes_is_tried_at_once_while_nobody_is_found() {
+    let mut world = World::new().await;
+    world.lose_until(seconds(600));
+    world.sender(1);
+    for n in 0..50 {
+        let (hook, manager) = (hook_id(n + 1), 20 + u32::from(n) % 5);
+        world.webhook_of(hook, manager).await;
+        world.append(hook, vec![world.owned(u32::from(n), manager)]).await;
+    }
+    world.pass(seconds(10)).await;
+    let of_first = |world: &World| {
+        world.script.calls.lock().iter().filter(|call| call.webhook == hook_id(1)).count()
+    };
+    let before = of_first(&world);
+    world.hooks.change(hook_id(1), |webhook| {
+        let target = Target::parse("http://127.0.0.1:9/other", &Policy::dev()).unwrap();
+        webhook.target = Ok(Arc::new(target));
+    });
+    world.pass(seconds(2)).await;
+    assert_eq!(of_first(&world), before + 1);
 }
 
 #[tokio::test(start_paused = true)]
