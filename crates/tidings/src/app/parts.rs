@@ -18,7 +18,7 @@ use tidings_registry::{KeysTopic, Registry, RegistryTask};
 use tidings_sender::{Attempts, RegistryWebhooks, RegistryWebhooksConfig};
 use tidings_signing::{KeyBook, KeyRing};
 use tidings_telemetry::{SystemClock, SystemRng};
-use tidings_types::{Clock, Rng, Sabotage};
+use tidings_types::{Clock, Lane, Rng, Sabotage};
 use tokio::sync::watch;
 
 use super::{Roles, keys, provision, tls};
@@ -248,6 +248,9 @@ impl Shared {
             tenant_in_flight: delivery.tenant_in_flight,
             host_in_flight: delivery.host_in_flight,
             pace: if settings.dev { Pace::quick() } else { Pace::default() },
+            expiring: [Lane::Standard, Lane::Urgent].map(|lane| {
+                self.catalogue.types().any(|kind| kind.lane() == lane && kind.deadline().is_some())
+            }),
             sabotage: self.sabotage,
             ..Limits::default()
         };
