@@ -55,7 +55,7 @@ impl Default for Config {
             // A fetch of more costs the broker milliseconds (`kafka-run.md`).
             partitions_per_reader: 250,
             fetch_bytes: 1 << 20,
-            body_cache_bytes: 32 << 20,
+            body_cache_bytes: 4 << 20,
             part_entries: PART_ENTRIES,
             keep_deleted: Duration::from_secs(24 * 3600),
             // What is trimmed within seconds is never merged into older tables.
