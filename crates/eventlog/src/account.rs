@@ -7,7 +7,7 @@ use tidings_types::{FilterReason, NotificationState, Offset, TopicPartition};
 use crate::{
     facts::{FactKind, Facts, SourceAt},
     notification::Notification,
-    rows,
+    pack, rows,
     store::StoreError,
     view::View,
     wire::Malformed,
@@ -96,13 +96,12 @@ impl View {
                 *row.of(state) += 1;
             }
         };
-        self.store.scan(b"n", b"o", &mut |key, stored| {
-            let row = rows::read(&*self.store, key, stored)?;
-            let known = Notification::decode(&row.value)?;
+        pack::each(&*self.store, &mut |known| {
+            let known = Notification::decode(known)?;
             if let Some(origin) = known.origin {
                 count(origin.home, known.state().0);
             }
-            Ok(true)
+            Ok(())
         })?;
         self.waiting.values().try_for_each(|waiting| {
             count(self.origin(waiting)?.home, NotificationState::Pending);

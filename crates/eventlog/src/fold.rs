@@ -145,8 +145,8 @@ impl Fold<'_, '_> {
     }
 
     fn notification(&mut self, id: &NotificationId) -> Result<Option<Notification>, StoreError> {
-        let row = self.rows.get(&rows::notification_key(id))?;
-        Ok(row.map(Notification::decode).transpose()?)
+        let known = self.rows.notification(id)?;
+        Ok(known.as_deref().map(Notification::decode).transpose()?)
     }
 
     /// Writes what is known of a notification, and puts it into the list of
@@ -156,14 +156,8 @@ impl Fold<'_, '_> {
         id: &NotificationId,
         known: &Notification,
         was: Option<Origin>,
-        new: bool,
     ) -> Result<(), StoreError> {
-        let key = rows::notification_key(id);
-        if new {
-            self.rows.put_new(key, known.encode());
-        } else {
-            self.rows.put(&key, known.encode())?;
-        }
+        self.rows.put_notification(id, known.encode())?;
         let is = known.origin.filter(|_| known.is_missed());
         let key = |origin: &Origin| {
             rows::missed_key(&origin.webhook, origin.event_type, origin.created, id)

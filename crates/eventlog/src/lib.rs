@@ -20,6 +20,7 @@ mod log;
 mod metrics;
 mod notification;
 mod overlay;
+mod pack;
 mod query;
 mod retain;
 mod rows;

@@ -16,7 +16,7 @@ use crate::{
     facts, fold,
     item::{AttemptItem, AttemptList, Cursor, Item, Page, UndeliveredGroup},
     notification::{Notification, Origin},
-    rows,
+    pack, rows,
     store::StoreError,
     view::View,
     wire::{In, Malformed},
@@ -70,10 +70,8 @@ impl View {
             known.set_origin(origin, false);
             return Ok(Some((known, origin)));
         }
-        let Some(row) = rows::get(&*self.store, &rows::notification_key(id))? else {
-            return Ok(None);
-        };
-        let known = Notification::decode(&row.value)?;
+        let Some(known) = pack::get(&*self.store, id)? else { return Ok(None) };
+        let known = Notification::decode(&known)?;
         Ok(known.origin.map(|origin| (known, origin)))
     }
 

@@ -140,13 +140,12 @@ fn remove_notification(
     chunk: u64,
     id: &NotificationId,
 ) -> Result<(), StoreError> {
-    let key = rows::notification_key(id);
-    let Some(row) = changes.get(&key)? else { return Ok(()) };
-    let known = Notification::decode(row)?;
+    let Some(known) = changes.notification(id)? else { return Ok(()) };
+    let known = Notification::decode(&known)?;
     let Some(origin) = known.origin.filter(|origin| origin.chunk == chunk) else { return Ok(()) };
     if known.is_missed() {
         let missed = rows::missed_key(&origin.webhook, origin.event_type, origin.created, id);
         changes.remove(&missed)?;
     }
-    changes.remove(&key)
+    changes.remove_notification(id)
 }

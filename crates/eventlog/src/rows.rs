@@ -5,14 +5,16 @@
 //! | `c` chunk | facts of the decisions in a chunk: source, offset, skipped, kind | once per 8 KiB of decisions, and per batch |
 //! | `d` chunk | the routed decisions of that chunk, as they stand in the topic | with `c` |
 //! | `u` uid | where an event is counted, and the decisions that name its webhooks | once per event |
-//! | `n` notification | what is known of one, if more than that it is due | once per notification that ends at its first attempt |
+//! | `n` half an id | what is known of the first notifications of an event, of which more is known than that they are due | once per event and batch with news of them |
+//! | `n` id | the same of one that found no place there | as often |
 //! | `i` webhook, type, minute, number | creation times and ids | once per 512 notifications, or when the window moves on |
 //! | `x` webhook, type, created, id | nothing: this one is in the list of undelivered ones | when one fails, and when it is delivered after all |
 //! | `o` notification | facts whose decision has not been read | only then |
 //! | `m`, `s` | positions and fences; names of sources and types | every batch; when one is added |
 //! | `p` key, part | a part of a value over 24 KiB | only then |
 //!
-//! So one delivery at a fan-out of ten costs 1.1 rows and a little. What is due
+//! All ids of an event begin alike, so what becomes of an event at a fan-out of ten
+//! stands in one row, and costs one or two writes. What is due
 //! and what the lists have of recent events stands in memory and is read again
 //! from the chunks of a bounded *window* at the start; what leaves the window
 //! while it is due gets its row. A webhook that is down for days therefore costs
@@ -26,12 +28,13 @@
 use tidings_types::{EventUid, NotificationId, Timestamp, WebhookId};
 
 use crate::{
+    pack::Half,
     store::{Store, StoreError, Write},
     wire::{In, put_bytes, put_u32},
 };
 
 /// The format of all rows. Another one means: rebuild.
-pub(crate) const FORMAT: u8 = 3;
+pub(crate) const FORMAT: u8 = 4;
 
 /// Longer values stand in parts. sled writes whole leaves of up to 17 rows, and
 /// puts one that is over a quarter of a segment into a file that nobody syncs: 17
@@ -61,8 +64,14 @@ pub(crate) fn event_key(uid: &EventUid) -> Vec<u8> {
     [b"u".as_slice(), &uid.0].concat()
 }
 
+/// Of a notification that stands alone.
 pub(crate) fn notification_key(id: &NotificationId) -> Vec<u8> {
     [b"n".as_slice(), id.as_bytes()].concat()
+}
+
+/// Of the pack that a notification belongs to.
+pub(crate) fn pack_key(half: Half) -> Vec<u8> {
+    [b"n".as_slice(), &half].concat()
 }
 
 pub(crate) fn orphan_key(id: &NotificationId) -> Vec<u8> {

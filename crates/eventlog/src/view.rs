@@ -35,8 +35,9 @@ pub struct Applied {
     pub facts: u64,
 }
 
-/// Ids are the output of an HMAC: their first bytes are as good as a hash. A
-/// client that sends made-up ids is only looked up, never put in.
+/// Ids are the output of an HMAC: their second half is as good as a hash (the first is
+/// the same for all of an event). A client that sends made-up ids is only looked up,
+/// never put in.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct IdHasher(u64);
 
@@ -46,8 +47,10 @@ impl Hasher for IdHasher {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        if let Some((first, _)) = bytes.split_first_chunk() {
-            self.0 ^= u64::from_le_bytes(*first);
+        if let Some((_, half)) = bytes.split_last_chunk() {
+            // The fixed bits of a UUID, at the start of this half, stay out of the low
+            // ones, by which a table is laid out.
+            self.0 ^= u64::from_be_bytes(*half);
         }
     }
 
@@ -237,7 +240,7 @@ impl View {
         if let Some(names) = self.names.changed() {
             changes.put(rows::NAMES, names)?;
         }
-        let (mut writes, put) = changes.finish(&mut self.meta.digest);
+        let (mut writes, put) = changes.finish(&mut self.meta.digest)?;
         rows::store(&mut writes, rows::META.to_vec(), &self.meta.encode());
         self.store.apply(writes)?;
         self.metrics.rows_written.inc_by(put + 1);

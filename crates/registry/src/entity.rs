@@ -321,7 +321,7 @@ impl IdKey {
         Self(Secret::new(bytes.to_vec()))
     }
 
-    /// The bytes themselves, for `tidings_signing::notification_id`.
+    /// The bytes themselves, for `tidings_signing::NotificationIds`.
     pub fn expose(&self) -> &[u8; 32] {
         let bytes = self.0.expose().try_into();
         bytes.unwrap_or_else(|_other_length| unreachable!("made of 32 bytes"))

@@ -10,7 +10,7 @@ mod secret;
 mod webhook;
 
 pub use asymmetric::AsymmetricKey;
-pub use ids::{notification_id, sha256, slot};
+pub use ids::{NotificationIds, sha256, slot};
 pub use keys::{BucketKey, KeyBook, KeyFileError, KeyRing, MasterKey, OpenError, SealKey, Sealed};
 pub use secret::{Secret, same};
 pub use webhook::{WebhookSecret, x_signature};

@@ -21,7 +21,7 @@ use tidings_eventlog::{
 };
 use tidings_proto::{encode, format_header, v1};
 use tidings_registry::{KeysTopic, Registry, to_proto};
-use tidings_signing::{KeyBook, KeyRing, SealKey, notification_id, sha256};
+use tidings_signing::{KeyBook, KeyRing, NotificationIds, SealKey, sha256};
 use tidings_testkit::{SeededRng, TokioClock};
 use tidings_types::{
     Clock, EventUid, NotificationId, OUTCOME_PARTITIONS, ROUTED_PARTITIONS, Rng, RunId, Shape,
@@ -411,7 +411,7 @@ impl World {
             body(&rendered, sealed)
         });
         let snapshot = self.registry.snapshot();
-        let notification = notification_id(snapshot.id_key().unwrap(), uid, webhook);
+        let notification = NotificationIds::new(snapshot.id_key().unwrap(), uid).of(webhook);
         let routed = v1::Routed {
             uid: Bytes::copy_from_slice(&uid.0),
             event_type: event.kind().name().to_owned(),

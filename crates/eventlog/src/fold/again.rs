@@ -100,7 +100,7 @@ impl Fold<'_, '_> {
         };
         let was = known.origin.filter(|_| known.is_missed());
         known.suspended = false;
-        self.put(id, &known, was, false)
+        self.put(id, &known, was)
     }
 
     /// The notifications of an event, each with the decision that made it.
@@ -172,14 +172,15 @@ impl Fold<'_, '_> {
                 decided.home = home;
             }
         }
-        for id in known.keys().filter(|id| !self.view.waiting.contains_key(*id)) {
-            let key = rows::notification_key(id);
-            let Some(row) = self.rows.get(&key)? else { continue };
-            let mut notification = crate::notification::Notification::decode(row)?;
+        for id in known.keys() {
+            if self.view.waiting.contains_key(id) {
+                continue;
+            }
+            let Some(mut notification) = self.notification(id)? else { continue };
             if let Some(origin) = &mut notification.origin {
                 origin.home = home;
             }
-            self.rows.put(&key, notification.encode())?;
+            self.rows.put_notification(id, notification.encode())?;
         }
         Ok(())
     }
@@ -211,6 +212,6 @@ impl Fold<'_, '_> {
         let was = known.origin.filter(|_| known.is_missed());
         let suspended = known.suspended && target.suspended;
         known.set_origin(self.origin(routed, target, record, home), suspended);
-        self.put(&id, &known, was, false)
+        self.put(&id, &known, was)
     }
 }

@@ -76,7 +76,7 @@ impl Fold<'_, '_> {
                 chunk.waiting -= 1;
             }
         }
-        self.put(id, &known, was, new.is_some())
+        self.put(id, &known, was)
     }
 
     /// Keeps a fact whose decision has not been read.

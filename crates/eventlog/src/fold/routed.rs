@@ -157,7 +157,7 @@ impl Fold<'_, '_> {
         }
         let mut known: Notification = orphan.unwrap_or_default();
         known.set_origin(self.origin(routed, target, record, home), target.suspended);
-        self.put(&id, &known, None, true)
+        self.put(&id, &known, None)
     }
 
     /// Puts a notification into the list of its webhook and type.

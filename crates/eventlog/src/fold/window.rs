@@ -67,7 +67,7 @@ impl Fold<'_, '_> {
                 }
                 let mut known = Notification::default();
                 known.set_origin(self.view.origin(&waiting)?, false);
-                self.put(&id, &known, None, true)?;
+                self.put(&id, &known, None)?;
                 self.view.waiting.remove(&id);
             }
         }

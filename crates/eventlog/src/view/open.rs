@@ -18,7 +18,7 @@ use crate::{
     log::{Backing, Limits, OpenError},
     metrics::Metrics,
     notification::Notification,
-    rows,
+    pack, rows,
     store::{DirLock, DiskStore, Store, StoreError},
     wire::Malformed,
 };
@@ -207,7 +207,7 @@ impl View {
             if let Some(at) = self.window.back_mut() {
                 at.notifications += 1;
             }
-            if rows::get(&*self.store, &rows::notification_key(&id))?.is_none() {
+            if pack::get(&*self.store, &id)?.is_none() {
                 self.load_waiting(id, Waiting { chunk, record, webhook });
             }
         }

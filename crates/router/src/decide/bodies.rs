@@ -10,7 +10,7 @@ use tidings_catalogue::{
 };
 use tidings_proto::v1;
 use tidings_routing::Target;
-use tidings_signing::{BucketKey, SealKey, notification_id};
+use tidings_signing::{BucketKey, NotificationIds, SealKey};
 use tidings_types::{EventUid, Shape, Timestamp, body_aad};
 
 use super::{Judge, order_key};
@@ -63,8 +63,9 @@ impl Judge<'_> {
         };
         let redacted = render_redacted(event, Shape::Plain, self.now)
             .map(|rendered| self.body(&rendered, facts.uid, Shape::Plain, issuer, None));
+        let ids = NotificationIds::new(&self.id_key, facts.uid);
         let target = |target: &Target| {
-            let notification = notification_id(&self.id_key, facts.uid, target.webhook);
+            let notification = ids.of(target.webhook);
             v1::RoutedTarget {
                 webhook: Bytes::copy_from_slice(target.webhook.as_bytes()),
                 notification: Bytes::copy_from_slice(notification.as_bytes()),

@@ -7,7 +7,7 @@ use tidings_catalogue::Catalogue;
 use tidings_proto::v1;
 use tidings_registry::{Configuration, State};
 use tidings_router::Failpoints;
-use tidings_signing::notification_id;
+use tidings_signing::NotificationIds;
 use tidings_types::{
     EventUid, FilterReason, HookOwner, IssuerId, MerchantKey, PmId, ProductId, Sabotage, Scope,
     Timestamp, TopicPartition, WebhookId, WebhookStatus, names,
@@ -51,7 +51,7 @@ async fn an_event_goes_to_every_webhook_that_wants_it_with_the_same_sealed_body(
         let records = lab.deliveries(webhook, 1).await;
         assert_eq!(records.len(), 1, "101 is urgent");
         let record = &records[0];
-        let id = notification_id(snapshot.id_key().unwrap(), uid, webhook);
+        let id = NotificationIds::new(snapshot.id_key().unwrap(), uid).of(webhook);
         assert_eq!(notification(&record.notification), id);
         assert_eq!(record.body.as_ref(), Some(&said.bodies[0]));
         assert_eq!(record.source, decision.source);
