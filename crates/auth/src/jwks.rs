@@ -6,14 +6,24 @@
 //! is used for a day. A key that the server no longer lists is gone with the next
 //! set, which is asked for at least every [`EVERY`].
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::RwLock;
 use tidings_egress::Fetcher;
 use tidings_types::{Clock, Instant};
 use tokio::sync::Mutex;
 
-use crate::key::{self, KeySource, VerificationKey};
+use crate::{
+    key::{self, KeySource, VerificationKey},
+    metrics::Metrics,
+};
 
 /// How often the set is fetched, so that a removed key is refused in time.
 const EVERY: Duration = Duration::from_secs(240);
@@ -38,7 +48,10 @@ struct Shared {
     url: String,
     fetcher: Arc<Fetcher>,
     clock: Arc<dyn Clock>,
+    metrics: Metrics,
     good: RwLock<Option<Good>>,
+    /// Whether the last try failed.
+    has_failed: AtomicBool,
     /// When a fetch was tried last. Held while one is on its way, so that all who
     /// wait for it share it.
     tried: Mutex<Option<Instant>>,
@@ -56,9 +69,15 @@ impl fmt::Debug for Jwks {
 }
 
 impl Jwks {
-    pub(crate) fn new(url: String, fetcher: Arc<Fetcher>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        url: String,
+        fetcher: Arc<Fetcher>,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Self {
         let (good, tried) = (RwLock::new(None), Mutex::new(None));
-        Self(Arc::new(Shared { url, fetcher, clock, good, tried }))
+        let has_failed = AtomicBool::new(false);
+        Self(Arc::new(Shared { url, fetcher, clock, metrics, good, has_failed, tried }))
     }
 
     /// Fetches the set again if that is allowed now. Who comes while it is fetched
@@ -75,7 +94,9 @@ impl Jwks {
             return;
         }
         *tried = Some(now);
-        self.fetch().await;
+        let has_failed = !self.fetch().await;
+        let had_failed = shared.has_failed.swap(has_failed, Ordering::Relaxed);
+        shared.metrics.fetched(had_failed, has_failed);
     }
 
     /// When the set should be fetched next, whoever asks.
@@ -83,28 +104,32 @@ impl Jwks {
         if self.0.good.read().is_some() { EVERY } else { AT_MOST_AT_FIRST }
     }
 
-    async fn fetch(&self) {
+    /// Says whether there were keys.
+    async fn fetch(&self) -> bool {
         let shared = &self.0;
         match shared.fetcher.get(&shared.url, MAX_BYTES, LIMIT).await {
             Ok(bytes) => match read(&bytes) {
                 Ok(keys) => {
                     tracing::debug!(url = shared.url, keys = keys.len(), "keys were fetched");
                     *shared.good.write() = Some(Good { keys, at: shared.clock.monotonic() });
+                    true
                 }
                 Err(why) => {
                     tracing::warn!(
                         url = shared.url,
                         why,
-                        "the keys of an issuer cannot be used; those known are kept"
+                        "the keys of an issuer cannot be used; those known are kept for a day"
                     );
+                    false
                 }
             },
             Err(error) => {
                 tracing::warn!(
                     url = shared.url,
                     %error,
-                    "the keys of an issuer cannot be fetched; those known are kept"
+                    "the keys of an issuer cannot be fetched; those known are kept for a day"
                 );
+                false
             }
         }
     }

@@ -13,12 +13,14 @@ mod claims;
 mod jwks;
 mod key;
 mod local;
+mod metrics;
 mod principal;
 mod verify;
 
 pub use binding::Thumbprint;
 pub use key::VerificationKey;
 pub use local::{AUDIENCE, ISSUER, LocalIssuer, LocalIssuerError, TokenRequest};
+pub use metrics::Metrics;
 pub use principal::{Principal, TenantScope, scopes};
 pub use verify::{
     AuthError, External, ExternalIssuer, MAX_TOKEN, Verifier, VerifierConfig, VerifierError,

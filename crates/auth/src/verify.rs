@@ -14,6 +14,7 @@ use crate::{
     jwks::Jwks,
     key::{KeySource, OneKey, VerificationKey},
     local::{AUDIENCE, ISSUER},
+    metrics::Metrics,
     principal::Principal,
 };
 
@@ -67,23 +68,25 @@ impl AuthError {
 }
 
 /// An authorization server elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ExternalIssuer {
     pub issuer: String,
     pub audience: String,
     pub jwks_url: String,
     /// Whether its tokens are taken only if they are bound to a client certificate.
     pub certificate_bound: bool,
+    /// What its keys are fetched with, and whose certificates vouch for it.
+    pub fetcher: Arc<Fetcher>,
 }
 
-/// Authorization servers elsewhere, and what their keys are fetched with.
+/// Authorization servers elsewhere.
 #[derive(Clone, Debug)]
 pub struct External {
     pub issuers: Vec<ExternalIssuer>,
     /// The longest life of a token of theirs.
     pub max_lifetime: Duration,
-    pub fetcher: Arc<Fetcher>,
     pub clock: Arc<dyn Clock>,
+    pub metrics: Metrics,
 }
 
 /// Whose tokens are taken.
@@ -154,9 +157,10 @@ impl Verifier {
         });
         let mut trusted: Vec<Trusted> = local.into_iter().collect();
         let clock = config.external.as_ref().map(|external| Arc::clone(&external.clock));
-        if let Some(External { issuers, max_lifetime, fetcher, clock }) = config.external {
+        if let Some(External { issuers, max_lifetime, clock, metrics }) = config.external {
             for external in issuers {
-                let ExternalIssuer { issuer, audience, jwks_url, certificate_bound } = external;
+                let ExternalIssuer { issuer, audience, jwks_url, certificate_bound, fetcher } =
+                    external;
                 let known = trusted.iter().any(|trusted| trusted.issuer == issuer);
                 if issuer.is_empty() || issuer == ISSUER || known {
                     return Err(VerifierError::Issuer(issuer));
@@ -167,7 +171,7 @@ impl Verifier {
                 if let Err(source) = fetcher.check(&jwks_url) {
                     return Err(VerifierError::Url { issuer, source });
                 }
-                let keys = Jwks::new(jwks_url, Arc::clone(&fetcher), Arc::clone(&clock));
+                let keys = Jwks::new(jwks_url, fetcher, Arc::clone(&clock), metrics.clone());
                 trusted.push(Trusted {
                     issuer,
                     audience,

@@ -140,20 +140,22 @@ struct World {
     server: Receiver,
     clock: Arc<Hand>,
     verifier: Verifier,
+    metrics: Registry,
 }
 
-fn external(url: &str, clock: Arc<Hand>) -> External {
-    let metrics = tidings_egress::Metrics::register(&mut Registry::default());
+fn external(url: &str, clock: Arc<Hand>, metrics: &mut Registry) -> External {
+    let egress_metrics = tidings_egress::Metrics::register(metrics);
     External {
         issuers: vec![ExternalIssuer {
             issuer: THEIRS.to_owned(),
             audience: OURS.to_owned(),
             jwks_url: url.to_owned(),
             certificate_bound: false,
+            fetcher: Arc::new(Fetcher::new(Vec::new(), egress_metrics)),
         }],
         max_lifetime: VerifierConfig::MAX_EXTERNAL_LIFETIME,
-        fetcher: Arc::new(Fetcher::new(Vec::new(), metrics)),
         clock,
+        metrics: Metrics::register(metrics),
     }
 }
 
@@ -166,8 +168,21 @@ impl World {
     async fn start() -> Self {
         let server = Receiver::start().await.unwrap();
         let clock = Arc::new(Hand::default());
-        let verifier = made(external(&server.url("/keys"), Arc::clone(&clock))).unwrap();
-        Self { server, clock, verifier }
+        let mut metrics = Registry::default();
+        let external = external(&server.url("/keys"), Arc::clone(&clock), &mut metrics);
+        Self { server, clock, verifier: made(external).unwrap(), metrics }
+    }
+
+    /// How many fetches failed, and how many servers cannot be reached now.
+    fn failures(&self) -> (u64, u64) {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.metrics).unwrap();
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().parse().unwrap()
+        };
+        let failed = value("tidings_auth_failed_key_fetches_total");
+        (failed, value("tidings_auth_unreachable_issuers "))
     }
 
     fn publishes(&self, keys: &[Value]) {
@@ -306,9 +321,11 @@ async fn a_server_that_is_down_or_answers_nonsense_changes_nothing_for_a_day() {
     let key = Key::ed(1);
     world.server.behave(Behaviour::status(500));
     assert_eq!(world.status(&key.token("a")).await, 401);
+    assert_eq!(world.failures(), (1, 1));
     world.publishes(&[key.public("a")]);
     world.clock.advance(6);
     assert_eq!(world.status(&key.token("a")).await, 200);
+    assert_eq!(world.failures(), (1, 0));
     let many: Vec<Value> = (0..21).map(|n| Key::ed(n).public(&n.to_string())).collect();
     let large = format!("{{\"keys\":[],\"fill\":\"{}\"}}", "x".repeat(MAX_BYTES));
     for body in [
@@ -327,13 +344,14 @@ async fn a_server_that_is_down_or_answers_nonsense_changes_nothing_for_a_day() {
         assert!(world.server.requests() > before);
         assert_eq!(world.status(&key.token("a")).await, 200);
     }
+    assert_eq!(world.failures(), (8, 1));
     world.clock.advance(24 * 3600);
     assert_eq!(world.status(&key.token("a")).await, 401);
 }
 
 #[tokio::test]
 async fn the_table_of_issuers_that_cannot_be_used() {
-    let url = |url: &str| external(url, Arc::default());
+    let url = |url: &str| external(url, Arc::default(), &mut Registry::default());
     assert!(made(url("https://login.bank.example/keys")).is_ok());
     assert!(made(url("https://login.internal:8444/keys")).is_ok());
     assert!(made(url("http://localhost:9/keys")).is_ok());

@@ -84,8 +84,9 @@ impl Parts {
         let local =
             settings.local_issuer.then(|| keys::local_issuer(&settings.data)).transpose()?;
         let local = local.map(|issuer| issuer.public_key());
-        let verifier =
-            verifier(&settings, local, &clock, egress_metrics.clone()).map_err(Failure::Usage)?;
+        let auth_metrics = tidings_auth::Metrics::register(&mut metrics);
+        let sign_in = (auth_metrics, egress_metrics.clone());
+        let verifier = verifier(&settings, local, &clock, sign_in).map_err(Failure::Usage)?;
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.data);
         made.with_context(|| {
             format!("cannot make the data directory {}", settings.data.display())
@@ -430,8 +431,10 @@ pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
     catalogue(settings)?;
     ladders(settings)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let egress_metrics = tidings_egress::Metrics::register(&mut Metrics::default());
-    verifier(settings, None, &clock, egress_metrics)?;
+    let mut metrics = Metrics::default();
+    let auth_metrics = tidings_auth::Metrics::register(&mut metrics);
+    let egress_metrics = tidings_egress::Metrics::register(&mut metrics);
+    verifier(settings, None, &clock, (auth_metrics, egress_metrics))?;
     settings.listen.tls.as_ref().map(tls::check).transpose()?;
     KafkaConfig::new("", settings.kafka.clone()).try_out()?;
     Ok(())
@@ -476,19 +479,26 @@ fn verifier(
     settings: &Settings,
     local: Option<Arc<VerificationKey>>,
     clock: &Arc<dyn Clock>,
-    egress_metrics: tidings_egress::Metrics,
+    (metrics, egress_metrics): (tidings_auth::Metrics, tidings_egress::Metrics),
 ) -> anyhow::Result<Verifier> {
-    let external = settings.issuers.iter().map(|issuer| tidings_auth::ExternalIssuer {
-        issuer: issuer.issuer.clone(),
-        audience: issuer.audience.clone(),
-        jwks_url: issuer.jwks_url.clone(),
-        certificate_bound: issuer.certificate_bound,
+    let external = settings.issuers.iter().map(|issuer| {
+        let authorities = match &issuer.ca_file {
+            Some(path) => tls::authorities("auth.issuers[].ca_file", Path::new(path))?,
+            None => Vec::new(),
+        };
+        anyhow::Ok(tidings_auth::ExternalIssuer {
+            issuer: issuer.issuer.clone(),
+            audience: issuer.audience.clone(),
+            jwks_url: issuer.jwks_url.clone(),
+            certificate_bound: issuer.certificate_bound,
+            fetcher: Arc::new(Fetcher::new(authorities, egress_metrics.clone())),
+        })
     });
     let external = External {
-        issuers: external.collect(),
+        issuers: external.collect::<Result<_, _>>()?,
         max_lifetime: settings.external_token_max_ttl,
-        fetcher: Arc::new(Fetcher::new(Vec::new(), egress_metrics)),
         clock: Arc::clone(clock),
+        metrics,
     };
     let config =
         VerifierConfig { local, external: Some(external), max_lifetime: settings.token_max_ttl };

@@ -143,6 +143,24 @@ fn verifier(clients: &TlsClients) -> anyhow::Result<Arc<dyn ClientCertVerifier>>
     builder.build().context("listen.tls_client_ca or listen.tls_client_crl cannot be used")
 }
 
+/// The authorities in a PEM file, each of which can vouch for a server.
+///
+/// # Errors
+/// When there is none, or one cannot; names `setting`.
+pub(super) fn authorities(
+    setting: &str,
+    path: &Path,
+) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let authorities: Vec<CertificateDer<'static>> = pem(setting, path)?;
+    let mut roots = RootCertStore::empty();
+    for authority in &authorities {
+        roots
+            .add(authority.clone())
+            .with_context(|| format!("{setting} {} holds no authority", path.display()))?;
+    }
+    Ok(authorities)
+}
+
 /// All items of one kind in a PEM file; at least one.
 fn pem<T: PemObject>(setting: &str, path: &Path) -> anyhow::Result<Vec<T>> {
     let shown = path.display();

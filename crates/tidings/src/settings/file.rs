@@ -55,6 +55,9 @@ pub(crate) struct ExternalIssuer {
     pub(crate) issuer: String,
     pub(crate) audience: String,
     pub(crate) jwks_url: String,
+    /// Authorities (PEM) that vouch for the server of `jwks_url`, beside the public ones.
+    #[serde(default)]
+    pub(crate) ca_file: Option<String>,
     /// Whether its tokens are taken only if they are bound to the client's
     /// certificate (RFC 8705).
     #[serde(default)]

@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{BrokerChoice, Settings};
+use super::{BrokerChoice, ExternalIssuer, Settings};
 
 /// The settings as TOML, with secrets masked.
 pub(crate) fn show(settings: &Settings) -> String {
@@ -29,15 +29,7 @@ pub(crate) fn show(settings: &Settings) -> String {
     line(format!("[auth]\nlocal_issuer = {}", settings.local_issuer));
     line(format!(
         "issuers = [{}]",
-        settings
-            .issuers
-            .iter()
-            .map(|issuer| format!(
-                "{{ issuer = {:?}, audience = {:?}, jwks_url = {:?}, certificate_bound = {} }}",
-                issuer.issuer, issuer.audience, issuer.jwks_url, issuer.certificate_bound
-            ))
-            .collect::<Vec<_>>()
-            .join(", ")
+        settings.issuers.iter().map(issuer).collect::<Vec<_>>().join(", ")
     ));
     line(format!("max_ttl = {:?}", secs(settings.token_max_ttl)));
     line(format!("[webhooks]\nper_scope = {}", settings.webhooks_per_scope));
@@ -108,6 +100,15 @@ pub(crate) fn show(settings: &Settings) -> String {
     line(format!("[shutdown]\ngrace = {:?}", secs(settings.shutdown_grace)));
     line(format!("[log]\nlevel = {:?}", settings.log_level));
     out
+}
+
+fn issuer(issuer: &ExternalIssuer) -> String {
+    let ca_file = issuer.ca_file.as_ref();
+    let ca_file = ca_file.map(|path| format!(", ca_file = {path:?}")).unwrap_or_default();
+    format!(
+        "{{ issuer = {:?}, audience = {:?}, jwks_url = {:?}{ca_file}, certificate_bound = {} }}",
+        issuer.issuer, issuer.audience, issuer.jwks_url, issuer.certificate_bound
+    )
 }
 
 /// A duration as the settings file takes it, in one unit: `250ms`, `72h`, `90d`.

@@ -11,10 +11,16 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tidings_e2e::{http::Client, tools};
-use tidings_testkit::certificate::{Authority, Identity, Validity, anonymous_client_config};
+use tidings_testkit::{
+    Behaviour, Receiver,
+    certificate::{Authority, Identity, Validity, anonymous_client_config},
+};
 use tidings_types::Rng as _;
 
-use crate::tls::{Secured, prepare, write_server};
+use crate::{
+    stage::{Stage, TENANTS, run_in},
+    tls::{Secured, prepare, write_server},
+};
 
 /// The authorization server; ends with its standard input.
 struct Provider {
@@ -149,4 +155,54 @@ async fn a_client_signs_in_with_its_key_and_its_token_counts_over_its_certificat
     let thief = key_pair();
     let (status, answer) = provider.sign_in(&thief, "bank", "eds.read", &mine).await;
     assert_eq!((status, &answer["error"]), (401, &json!("invalid_client")));
+}
+
+#[tokio::test]
+async fn keys_come_from_a_server_with_an_authority_of_its_own() {
+    let (authority, key) = (Authority::new(), key_pair());
+    let identity = authority.issue(&["localhost"], Validity::Now);
+    let server = Receiver::start_tls(identity.server_config()).await.unwrap();
+    let jwk = json!({
+        "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": "k",
+        "x": URL_SAFE_NO_PAD.encode(*key.pk),
+    });
+    server.behave(Behaviour::answer(200, &[], json!({"keys": [jwk]}).to_string().as_bytes()));
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let claims = json!({
+        "iss": "https://login.bank.example", "aud": "tidings", "sub": "bank", "iat": now,
+        "exp": now + 600, "scope": "eds.read", "pmid": 20,
+    });
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let message = format!("{}.{}", part(&json!({"alg": "EdDSA", "kid": "k"})), part(&claims));
+    let signature = URL_SAFE_NO_PAD.encode(*key.sk.sign(message.as_bytes(), None));
+    let token = format!("{message}.{signature}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let pem = folder.path().join("own-ca.pem");
+    std::fs::write(&pem, authority.root_pem()).unwrap();
+    let port = server.address().port();
+    for (ca_file, status) in [(format!(", ca_file = {pem:?}"), 200), (String::new(), 401)] {
+        let issuers = format!(
+            "[{{ issuer = \"https://login.bank.example\", audience = \"tidings\", \
+             jwks_url = \"https://localhost:{port}/keys\"{ca_file} }}]"
+        );
+        let stage = Stage::with(true, &[("TIDINGS_AUTH__ISSUERS", &issuers)]).await;
+        assert_eq!(stage.apply(TENANTS, &[]).code, Some(0));
+        let client = Client::new(&stage.base(), &token).unwrap();
+        assert_eq!(client.get("/api/v1/Webhooks").await.unwrap().status, status, "{issuers}");
+        let metrics = client.get("/metrics").await.unwrap().body;
+        let unreachable = i32::from(status != 200);
+        let line = format!("\ntidings_auth_unreachable_issuers {unreachable}\n");
+        assert!(std::str::from_utf8(&metrics).unwrap().contains(&line));
+    }
+    // What is no authority is said by the check.
+    std::fs::write(&pem, identity.key_pem()).unwrap();
+    let settings = format!(
+        "[[auth.issuers]]\nissuer = \"a\"\naudience = \"b\"\n\
+         jwks_url = \"https://localhost/keys\"\nca_file = {pem:?}\n"
+    );
+    std::fs::write(folder.path().join("s.toml"), settings).unwrap();
+    let ended = run_in(folder.path(), &["config", "check", "--config", "s.toml"], "");
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    assert!(ended.err.contains("auth.issuers[].ca_file"), "{}", ended.err);
 }
