@@ -84,8 +84,11 @@ async fn handle(Extract(state): Extract<State>, request: HttpRequest<Body>) -> R
         }
         Err(error) => (None, Err(error)),
     };
-    if result.is_err() {
-        body.drain().await;
+    match &result {
+        // What is late is not waited for again.
+        Ok(_) => {}
+        Err(error) if error.http_status() == StatusCode::REQUEST_TIMEOUT => {}
+        Err(_) => body.drain().await,
     }
     let answer = result.unwrap_or_else(|error| {
         log(operation, &error, &trace);

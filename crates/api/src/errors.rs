@@ -114,6 +114,10 @@ codes! {
     UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", 415,
         "The content type is not one that this request takes.";
     RequestTimeout = "REQUEST_TIMEOUT", 408, "The body did not arrive in time.";
+    BadRequest = "BAD_REQUEST", 400,
+        "The request cannot be read in one way only, or not at all; its connection is closed.";
+    HeadTooLarge = "HEAD_TOO_LARGE", 431,
+        "The head of a request, its address included, has at most 32 KiB and 64 headers.";
     PreconditionFailed = "PRECONDITION_FAILED", 412,
         "The webhook has changed since the version in If-Match; read it again.";
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", 422,

@@ -45,6 +45,6 @@ pub use errors::Code;
 pub use metrics::Metrics;
 pub use ops::{metrics_router, ops_router};
 pub use quotas::Rate;
-pub use serve::{Limits, ServeError, Tls, serve};
+pub use serve::{ConnectionMetrics, Limits, ServeError, Serving, Tls, serve};
 pub use starting::starting;
 pub use state::{Deps, MetricsText, State};

@@ -5,6 +5,7 @@
 //! killed at any time, so the order of the end saves time, never correctness.
 
 mod address;
+mod files;
 mod key_file;
 mod keys;
 mod parts;
@@ -14,8 +15,9 @@ mod tls;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
+use tidings_api::{ConnectionMetrics, Limits, Serving};
 use tidings_broker::LocalBroker;
-use tidings_telemetry::SystemRng;
+use tidings_telemetry::{SystemClock, SystemRng};
 use tidings_types::Timestamp;
 use tokio::{
     sync::{Mutex, watch},
@@ -35,6 +37,9 @@ use parts::Parts;
 
 /// How often the log removes what has expired, and is asked whether it failed.
 const MAINTENANCE: Duration = Duration::from_secs(5);
+
+/// Connections at once of the listener of `/metrics` alone.
+const METRICS_CONNECTIONS: usize = 64;
 
 /// Which roles run in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,21 +151,14 @@ impl App {
         let mut front = Stage::new();
         let mut view = Stage::new();
         let mut base = Stage::new();
-        let limits = tidings_api::Limits::default();
         let current = tls.as_ref().map(tls::Tls::current);
         // While the parts are built, also while the broker is away, it says that it lives.
         let (built, is_built) = watch::channel(None);
-        let starting = tidings_api::starting(is_built, Arc::new(SystemRng::new()));
-        let serving = tidings_api::serve(
-            listener,
-            current.clone(),
-            starting,
-            limits.clone(),
-            front.stop.clone(),
-        );
-        front.spawn("api", serving);
+        let serving = serving(&settings, roles, current, is_built);
+        let connections = serving.metrics.clone();
+        front.spawn("api", tidings_api::serve(listener, serving.clone(), front.stop.clone()));
         tracing::info!(%base_url, data = %settings.data.display(), "listening");
-        let parts = Parts::build(Arc::clone(&settings), roles, is_started).await?;
+        let parts = Parts::build(Arc::clone(&settings), roles, is_started, &connections).await?;
         let Parts {
             local,
             registry,
@@ -208,9 +206,9 @@ impl App {
         if let Some(listener) = metrics_listener {
             let address = listener.local_addr().context("the listener has no address")?;
             tracing::info!(%address, "listening for metrics");
-            let stop = front.stop.clone();
-            let serving = tidings_api::serve(listener, current, metrics_http, limits, stop);
-            front.spawn("metrics", serving);
+            let limits = Limits { max_connections: METRICS_CONNECTIONS, ..serving.limits.clone() };
+            let serving = Serving { router: metrics_http, limits, ..serving };
+            front.spawn("metrics", tidings_api::serve(listener, serving, front.stop.clone()));
         }
         built.send_replace(Some(http));
         if let Some(tls) = tls {
@@ -266,6 +264,33 @@ impl App {
             }
         }
         result
+    }
+}
+
+/// What is served until the parts are built, and by which bounds then too. The process
+/// takes the files that it may have for that.
+fn serving(
+    settings: &Settings,
+    roles: Roles,
+    tls: Option<tidings_api::Tls>,
+    is_built: watch::Receiver<Option<tidings_api::Router>>,
+) -> Serving {
+    let files = files::raise();
+    if roles.waits {
+        files::warn(&settings.listen, files);
+    }
+    let rng = Arc::new(SystemRng::new());
+    Serving {
+        tls,
+        router: tidings_api::starting(is_built, rng.clone()),
+        limits: Limits {
+            max_connections: files::connections(&settings.listen, files),
+            max_per_peer: settings.listen.connections_per_peer,
+            ..Limits::default()
+        },
+        metrics: ConnectionMetrics::default(),
+        clock: Arc::new(SystemClock),
+        rng,
     }
 }
 
@@ -352,5 +377,5 @@ async fn maintain(broker: LocalBroker, stop: CancellationToken) -> anyhow::Resul
 /// The time now, for what has no clock handed in.
 pub(crate) fn system_now() -> Timestamp {
     use tidings_types::Clock as _;
-    tidings_telemetry::SystemClock.now()
+    SystemClock.now()
 }

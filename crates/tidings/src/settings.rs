@@ -69,6 +69,17 @@ pub(crate) struct Listen {
     pub(crate) tls: Option<TlsFiles>,
     /// Whether plain HTTP is served off loopback.
     pub(crate) plain: bool,
+    /// `None`: as many as there are by default, or as the limit of open files lets.
+    pub(crate) max_connections: Option<usize>,
+    pub(crate) connections_per_peer: Option<usize>,
+}
+
+impl Listen {
+    /// Connections at once, where the settings say nothing else.
+    pub(crate) const MAX_CONNECTIONS: usize = 4096;
+    /// Those of one peer off loopback with our own TLS: a client keeps a few, a bank's
+    /// many machines may come from one address.
+    pub(crate) const CONNECTIONS_PER_PEER: usize = 256;
 }
 
 #[derive(Clone, Debug)]

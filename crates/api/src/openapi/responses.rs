@@ -15,6 +15,8 @@ use crate::{
 const COMMON: &[Code] = &[
     Code::Unauthorized,
     Code::Forbidden,
+    Code::BadRequest,
+    Code::HeadTooLarge,
     Code::InvalidHost,
     Code::MethodNotAllowed,
     Code::TechnicalError,

@@ -21,7 +21,7 @@ use tidings_telemetry::{SystemClock, SystemRng};
 use tidings_types::{Clock, Lane, Rng, Sabotage};
 use tokio::sync::watch;
 
-use super::{Roles, keys, provision, tls};
+use super::{Roles, files as open_files, keys, provision, tls};
 use crate::{
     commands::Failure,
     failpoints::{self, Failpoints},
@@ -74,8 +74,10 @@ impl Parts {
         settings: Arc<Settings>,
         roles: Roles,
         is_started: watch::Receiver<bool>,
+        connections: &tidings_api::ConnectionMetrics,
     ) -> Result<Self, Failure> {
         let mut metrics = Metrics::default();
+        connections.register(&mut metrics);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::new());
         let catalogue = catalogue(&settings).map_err(Failure::Usage)?;
@@ -436,6 +438,7 @@ pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
     let egress_metrics = tidings_egress::Metrics::register(&mut metrics);
     verifier(settings, None, &clock, (auth_metrics, egress_metrics))?;
     settings.listen.tls.as_ref().map(tls::check).transpose()?;
+    open_files::check(&settings.listen)?;
     KafkaConfig::new("", settings.kafka.clone()).try_out()?;
     Ok(())
 }

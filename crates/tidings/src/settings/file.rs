@@ -179,6 +179,12 @@ pub(crate) struct ListenFile {
     pub(crate) tls_client_crl: Option<String>,
     /// Whether a client must have a certificate: `required` (default) or `optional`.
     pub(crate) tls_client_auth: Option<String>,
+    /// How many connections there may be at once. When all are taken, the one that has
+    /// been without a request for longest is closed for a new one.
+    pub(crate) max_connections: Option<usize>,
+    /// How many of them one address may have, of IPv6 one network of 64 bits; 0 is no
+    /// limit. Without it there is none on loopback and behind a proxy (`plain`).
+    pub(crate) connections_per_peer: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

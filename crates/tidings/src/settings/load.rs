@@ -478,7 +478,19 @@ fn listen(file: &File, flags: &Flags) -> Result<Listen, SettingsError> {
         )));
     }
     check_address(address, file, flags)?;
-    Ok(Listen { address, tls, plain: file.listen.plain.unwrap_or(false) })
+    let plain = file.listen.plain.unwrap_or(false);
+    let max_connections = file.listen.max_connections;
+    if max_connections == Some(0) {
+        return Err(bad("listen.max_connections", "must be at least 1"));
+    }
+    let connections_per_peer = match file.listen.connections_per_peer {
+        Some(0) => None,
+        Some(most) => Some(most),
+        // All clients of a proxy have its address.
+        None if plain || address.ip().is_loopback() => None,
+        None => Some(Listen::CONNECTIONS_PER_PEER),
+    };
+    Ok(Listen { address, tls, plain, max_connections, connections_per_peer })
 }
 
 /// The listener of `/metrics` alone, by the same rules.
@@ -600,6 +612,24 @@ mod tests {
         assert_eq!(settings.metrics_listen.map(|address| address.port()), Some(9000));
         let wrong = load_text("[metrics]\nlisten = \"x\"\n", &[], &Flags::default());
         assert!(wrong.unwrap_err().contains("metrics.listen"));
+    }
+
+    #[test]
+    fn a_peer_is_limited_where_each_client_is_its_own() {
+        let per_peer = |text: &str, address: &str| {
+            let flags = Flags { listen: Some(address.to_owned()), ..Flags::default() };
+            load_text(text, &[], &flags).unwrap().listen.connections_per_peer
+        };
+        let tls = "[listen]\ntls_certificate = \"a\"\ntls_key = \"b\"\n";
+        let open = "0.0.0.0:8443";
+        assert_eq!(per_peer(tls, open), Some(256));
+        assert_eq!(per_peer(tls, "127.0.0.1:8443"), None);
+        assert_eq!(per_peer("[listen]\nplain = true\n", open), None);
+        let set = |most: u32| format!("[listen]\nconnections_per_peer = {most}\n");
+        assert_eq!(per_peer(&set(3), "127.0.0.1:8443"), Some(3));
+        assert_eq!(per_peer(&format!("{}plain = true\n", set(0)), open), None);
+        let none = load_text("[listen]\nmax_connections = 0\n", &[], &Flags::default());
+        assert!(none.unwrap_err().contains("listen.max_connections"));
     }
 
     #[test]

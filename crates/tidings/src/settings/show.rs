@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{BrokerChoice, ExternalIssuer, Settings};
+use super::{BrokerChoice, ExternalIssuer, Listen, Settings};
 
 /// The settings as TOML, with secrets masked.
 pub(crate) fn show(settings: &Settings) -> String {
@@ -74,6 +74,10 @@ pub(crate) fn show(settings: &Settings) -> String {
     }
     line(format!("[listen]\naddress = \"{}\"", settings.listen.address));
     line(format!("plain = {}", settings.listen.plain));
+    let most = settings.listen.max_connections.unwrap_or(Listen::MAX_CONNECTIONS);
+    line(format!("max_connections = {most}"));
+    let per_peer = settings.listen.connections_per_peer.unwrap_or(0);
+    line(format!("connections_per_peer = {per_peer}"));
     if let Some(tls) = &settings.listen.tls {
         line(format!("tls_certificate = {:?}", tls.certificate.display().to_string()));
         line(format!("tls_key = {:?}", tls.key.display().to_string()));

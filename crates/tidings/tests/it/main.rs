@@ -5,6 +5,7 @@ mod authorization;
 mod commands;
 mod delivery;
 mod deploy;
+mod edge;
 mod golden;
 mod guarded;
 mod headers;

@@ -6,6 +6,7 @@ use crate::stage::{Stage, event};
 
 /// Families that appear with what they count.
 const LATER: &[&str] = &[
+    "tidings_api_connections_closed",
     "tidings_egress_connections_dropped",
     "tidings_egress_blocked_addresses",
     "tidings_router_filtered_events",
