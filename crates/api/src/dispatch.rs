@@ -260,10 +260,10 @@ async fn authenticate(
 fn take_quota(state: &State, caller: &Principal, scope: &str) -> Result<(), ApiError> {
     let kind = if scope == "eds.read" { Kind::Read } else { Kind::Write };
     let now = state.deps.clock.monotonic();
-    state.quotas.take(quotas::tenant(caller), kind, state.config.rate, now).map_err(|wait| {
-        let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
-        ApiError::new(Code::RateLimited).retry_after(seconds)
-    })
+    state
+        .quotas
+        .take(quotas::tenant(caller), kind, state.config.rate, now)
+        .map_err(|wait| ApiError::new(Code::RateLimited).retry_after(quotas::seconds(wait)))
 }
 
 /// Reads a body up to the route's limit and checks its content type.

@@ -20,7 +20,7 @@ use crate::{
     heartbeat::Recent,
     metrics::Metrics,
     openapi::{self, Deployment},
-    quotas::Quotas,
+    quotas::{Quotas, Resends},
 };
 
 /// A log that cannot be reached for so long is away: the client is told to come again.
@@ -70,6 +70,7 @@ pub struct State {
     /// Held by the tenants document that is being applied.
     pub(crate) tenants: Arc<tokio::sync::Mutex<()>>,
     pub(crate) quotas: Arc<Quotas>,
+    pub(crate) resends: Arc<Resends>,
     pub(crate) fraud: Arc<FraudLog>,
 }
 
@@ -91,6 +92,7 @@ impl State {
             heartbeats: Arc::default(),
             tenants: Arc::default(),
             quotas: Arc::default(),
+            resends: Arc::default(),
             fraud: Arc::default(),
         }
     }

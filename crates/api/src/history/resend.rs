@@ -24,7 +24,8 @@ use crate::{
     answer::Answer,
     commands::{self, Command, Kept, Known, Stage, unavailable},
     dispatch::Request,
-    errors::{ApiError, Code},
+    errors::{ApiError, Code, Fault},
+    quotas,
     state::State,
 };
 
@@ -94,6 +95,14 @@ pub(crate) async fn resend(
         };
         content.push(ResentItem { notification_id: text, resend_status });
     }
+    // Before anything is written: a resend is counted and begun as a whole or not at all.
+    let now = state.deps.clock.monotonic();
+    let taken = state.resends.take(webhook.id, runs.len(), state.config.rate, now);
+    taken.map_err(|wait| {
+        let message = "the webhook's quota of resends is used up (quotas.resends_per_hour)";
+        let refused = Fault::new(Code::RateLimited).saying(message);
+        ApiError::from(refused).retry_after(quotas::seconds(wait))
+    })?;
     let answer = Answer::ok(&Resent { ids: surface.id(webhook), content }).with_as_of(as_of);
     let kept = Kept::from(&answer);
     if let Some(command) = &command {

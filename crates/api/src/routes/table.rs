@@ -196,6 +196,7 @@ const RESEND: &[Code] = &[
     Code::IsRequiredNotificationId,
     Code::DuplicateNotificationId,
     Code::NotificationResendLimitExceeded,
+    Code::RateLimited,
     Code::WebhookIsNotActive,
     Code::IdempotencyKeyReused,
     Code::InvalidIdempotencyKey,

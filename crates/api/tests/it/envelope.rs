@@ -208,7 +208,7 @@ async fn half_a_character_is_refused_where_it_stands() {
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_asks_too_often_is_told_when_to_come_again() {
     let mut limited = config(false);
-    limited.rate = tidings_api::Rate { reads: 1, writes: 1 };
+    limited.rate = tidings_api::Rate { reads: 1, writes: 1, resends_per_hour: 0 };
     let world = World::with(limited).await;
     for _ in 0..10 {
         world.send("GET", "/api/v1/Webhooks", MANAGER, None).await.is(200);

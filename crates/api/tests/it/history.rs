@@ -7,7 +7,7 @@ use tidings_eventlog::Status;
 use tidings_proto::v1::{self, OutcomeKind};
 use tidings_types::{Clock as _, TopicName, WebhookId, names};
 
-use crate::world::{MANAGER, NOON, World};
+use crate::world::{MANAGER, NOON, World, config};
 
 fn event(world: &World, code: &str, seed: u64) -> Value {
     let kind = world.catalogue.get(code).unwrap();
@@ -321,6 +321,37 @@ async fn a_resend_of_a_webhook_that_is_not_active_is_refused() {
     let reply = world.send("POST", &format!("{base}/resend"), MANAGER, Some(&body)).await;
     reply.refuses(409, "WEBHOOK_IS_NOT_ACTIVE_IN_STATUS", "");
     assert!(deliveries(&world, &id).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_webhook_that_got_too_much_again_gets_nothing_more_for_an_hour() {
+    let mut limited = config(false);
+    limited.rate.resends_per_hour = 3;
+    let mut world = World::with(limited).await;
+    let id = world.webhook(MANAGER, &[103]).await;
+    let mut all = Vec::new();
+    for seed in 0..2 {
+        let event = event(&world, "103", seed);
+        all.push(world.route(&id, &event).await.to_string());
+    }
+    world.fold().await;
+    let path = format!("/api/v1/Webhooks/{id}/resend");
+    let body = json!({"notificationIds": all});
+    world.send("POST", &path, MANAGER, Some(&body)).await.is(200);
+    world.fold().await;
+    // Two more would be four: none of them is sent, and nothing is kept of the key.
+    let key = [("idempotency-key", "again")];
+    let refused = world.send_with("POST", &path, MANAGER, &key, Some(&body)).await;
+    assert_eq!(refused.header("retry-after"), "3600");
+    refused.refuses(429, "RATE_LIMITED", "");
+    assert_eq!(deliveries(&world, &id).await.len(), 2);
+    // What cannot be sent does not count.
+    let unknown = json!({"notificationIds": ["34343-7989-46"]});
+    world.send("POST", &path, MANAGER, Some(&unknown)).await.is(200);
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    world.fold().await;
+    world.send_with("POST", &path, MANAGER, &key, Some(&body)).await.is(200);
+    assert_eq!(deliveries(&world, &id).await.len(), 4);
 }
 
 #[tokio::test(start_paused = true)]

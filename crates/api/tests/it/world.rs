@@ -151,7 +151,7 @@ pub(crate) fn config(dev: bool) -> Config {
         metrics_public: false,
         max_lag: Duration::from_secs(30),
         write_wait: Duration::from_secs(2),
-        rate: tidings_api::Rate { reads: 0, writes: 0 },
+        rate: tidings_api::Rate { reads: 0, writes: 0, resends_per_hour: 0 },
         request_timeout: Duration::from_secs(30),
     }
 }

@@ -148,12 +148,15 @@ pub(crate) struct Fraud {
     pub(crate) answer_window: Option<String>,
 }
 
-/// How many requests a second a tenant may make to the EDS API; 0 is no limit.
+/// How many requests a second a tenant may make to the EDS API, and how many
+/// notifications of one webhook may be sent again in an hour; 0 is no limit. Each process
+/// counts for itself.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Quotas {
     pub(crate) reads_per_second: Option<u32>,
     pub(crate) writes_per_second: Option<u32>,
+    pub(crate) resends_per_hour: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -323,6 +323,7 @@ fn rate(quotas: &super::file::Quotas, dev: bool) -> Rate {
     Rate {
         reads: quotas.reads_per_second.unwrap_or(default(200)),
         writes: quotas.writes_per_second.unwrap_or(default(20)),
+        resends_per_hour: quotas.resends_per_hour.unwrap_or(default(10_000)),
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn show(settings: &Settings) -> String {
     line(format!("[fraud]\nanswer_window = {:?}", secs(settings.fraud_answer_window)));
     line(format!("[quotas]\nreads_per_second = {}", settings.api_rate.reads));
     line(format!("writes_per_second = {}", settings.api_rate.writes));
+    line(format!("resends_per_hour = {}", settings.api_rate.resends_per_hour));
     line("[events]".to_owned());
     if let Some(types) = &settings.event_types {
         line(format!("types = {:?}", types.display().to_string()));
