@@ -12,6 +12,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Frame;
 use tidings_auth::{Principal, Thumbprint};
 use tidings_registry::Snapshot;
+use tracing::Instrument as _;
 
 use crate::{
     admin, answer,
@@ -73,10 +74,16 @@ const MAX_DRAIN: usize = 64 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 async fn handle(Extract(state): Extract<State>, request: HttpRequest<Body>) -> Response<Body> {
+    let trace = Trace::of(request.headers(), &*state.deps.rng);
+    // Whatever is logged on the way to the answer says of which request.
+    let span = tracing::info_span!("request", trace = trace.as_str());
+    respond(state, request, trace).instrument(span).await
+}
+
+async fn respond(state: State, request: HttpRequest<Body>, trace: Trace) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let mut body = Upload::of(&parts.headers, body);
     let began = state.deps.clock.monotonic();
-    let trace = Trace::of(&parts.headers, &*state.deps.rng);
     let (operation, result) = match find(&state, &parts) {
         Ok((route, params)) => {
             let result = Box::pin(answer(&state, route, params, parts, &mut body, &trace)).await;
@@ -91,7 +98,7 @@ async fn handle(Extract(state): Extract<State>, request: HttpRequest<Body>) -> R
         Err(_) => body.drain().await,
     }
     let answer = result.unwrap_or_else(|error| {
-        log(operation, &error, &trace);
+        state.refusals.log(operation, &error, &trace, state.deps.clock.monotonic());
         answer::refuse(&error, &trace)
     });
     let seconds = state.deps.clock.monotonic().since(began).as_secs_f64();
@@ -135,16 +142,6 @@ impl Upload {
         if tokio::time::timeout(DRAIN_TIME, rest).await.is_err() {
             tracing::debug!("a refused request's body did not end");
         }
-    }
-}
-
-/// A client's mistake is its own; what the platform could not do is logged.
-fn log(operation: Option<Operation>, error: &ApiError, trace: &Trace) {
-    let code = error.faults.first().map_or("", |fault| fault.code.as_str());
-    if error.http_status().is_server_error() {
-        tracing::warn!(?operation, code, trace = trace.as_str(), "a request was not answered");
-    } else {
-        tracing::debug!(?operation, code, trace = trace.as_str(), "a request was refused");
     }
 }
 

@@ -30,6 +30,7 @@ mod ops;
 mod paging;
 mod probes;
 mod quotas;
+mod refusals;
 mod routes;
 mod serve;
 mod starting;

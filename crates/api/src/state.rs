@@ -21,6 +21,7 @@ use crate::{
     metrics::Metrics,
     openapi::{self, Deployment},
     quotas::{Quotas, Resends},
+    refusals::Refusals,
 };
 
 /// A log that cannot be reached for so long is away: the client is told to come again.
@@ -71,6 +72,7 @@ pub struct State {
     pub(crate) tenants: Arc<tokio::sync::Mutex<()>>,
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) resends: Arc<Resends>,
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) fraud: Arc<FraudLog>,
 }
 
@@ -93,6 +95,7 @@ impl State {
             tenants: Arc::default(),
             quotas: Arc::default(),
             resends: Arc::default(),
+            refusals: Arc::default(),
             fraud: Arc::default(),
         }
     }

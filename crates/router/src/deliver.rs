@@ -232,6 +232,7 @@ impl Deliverer<'_> {
         self.shared.deps.metrics.void_records.inc();
         tracing::error!(
             source = ?source_of(decision),
+            trace = decision.traceparent,
             "a decision names a webhook or a body that cannot be; it was written by another release"
         );
     }

@@ -88,7 +88,7 @@ impl Running {
         let checks_tenant = !self.deps.sabotage.is(Sabotage::WrongTenantWebhook);
         if checks_tenant && !webhook.owner.may_receive(record) {
             self.deps.metrics.wrong_tenant.inc();
-            tracing::error!(webhook = %webhook.id, notification = %attempt.notification, "a delivery record belongs to another tenant than its webhook; nothing is sent");
+            tracing::error!(webhook = %webhook.id, notification = %attempt.notification, trace = record.traceparent, "a delivery record belongs to another tenant than its webhook; nothing is sent");
             self.finish_unsent(key, attempt, AttemptCode::BadConfig);
             return;
         }
@@ -149,7 +149,7 @@ impl Running {
             self.settle(key);
             return;
         }
-        tracing::error!(notification = %attempt.notification, %error, "a body cannot be opened; check the master key");
+        tracing::error!(notification = %attempt.notification, trace = attempt.body.traceparent, %error, "a body cannot be opened; check the master key");
         if unknown {
             row.hook.put_back(attempt.at, now + OUR_FAULT * 60, &mut self.process);
             self.settle(key);

@@ -373,3 +373,22 @@ async fn what_is_too_large_says_so_and_what_is_good_passes() {
     assert_eq!(answers.matches("HTTP/1.1 202 ").count(), 3, "{answers}");
     assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 1, "{answers}");
 }
+
+#[tokio::test]
+async fn the_trace_of_a_refusal_is_in_the_log() {
+    let stage = Stage::start().await;
+    let client = stage.manager("20");
+    let mut traces = Vec::new();
+    for (method, path) in [("POST", "/api/v1/Webhooks"), ("GET", "/api/v1/Webhooks/x/none")] {
+        let answer = client.json(method, path, &serde_json::json!({"events": 1})).await.unwrap();
+        assert!(answer.status >= 400);
+        traces.push(answer.json().unwrap()["traceId"].as_str().unwrap().to_owned());
+    }
+    let log = stage.data().with_extension("log");
+    wait_for("the traces in the log", PATIENCE, async || {
+        let log = std::fs::read_to_string(&log)?;
+        Ok(traces.iter().all(|trace| log.contains(trace)).then_some(()))
+    })
+    .await
+    .unwrap();
+}
