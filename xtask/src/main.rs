@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask <command>`.
 
+mod deny;
 mod layers;
 mod needs;
 mod run;
@@ -24,6 +25,8 @@ enum Command {
     Tidy,
     /// Everything: what `check` does, deny, and all tests.
     Test,
+    /// Licences, banned and doubled crates, and sources of every dependency.
+    Deny,
     /// Regenerate crates/proto/src/generated.
     Proto,
     /// Tidings beside the bare floor, or healthy webhooks beside broken ones; prints a
@@ -114,6 +117,7 @@ fn main() -> ExitCode {
         Command::Check => run::check(),
         Command::Tidy => tidy::run(),
         Command::Test => run::test(),
+        Command::Deny => deny::run(),
         Command::Proto => run::proto(),
         Command::Bench { what, runs, deliveries, only, binary, seconds, rate, many } => {
             match what {

@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context as _, bail};
 use tidings_e2e::{bench, crash, isolation, memory, powercut};
 
-use crate::{needs, tidy};
+use crate::{deny, needs, tidy};
 
 /// Prints a line of the answer.
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
@@ -21,7 +21,11 @@ pub(crate) fn complain(text: &str) {
 }
 
 /// Runs one step in the workspace's folder.
-fn step(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
+pub(crate) fn step(
+    program: &str,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> anyhow::Result<()> {
     say(format!("== {program} {}", arguments.join(" ")));
     let mut command = Command::new(program);
     command.args(arguments).current_dir(tidy::root());
@@ -67,28 +71,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
 pub(crate) fn test() -> anyhow::Result<()> {
     needs::bring()?;
     static_checks()?;
-    deny()?;
+    deny::run()?;
     step("cargo", &["test", "--release", "--workspace", "--locked"], &[])
-}
-
-/// Licences, bans and sources, by cargo-deny where it is installed.
-fn deny() -> anyhow::Result<()> {
-    step(
-        "cargo",
-        &[
-            "tree",
-            "--workspace",
-            "--locked",
-            "--prefix",
-            "none",
-            "--format",
-            "{p} {l}",
-            "--edges",
-            "normal",
-        ],
-        &[],
-    )
-    .context("the dependency tree does not resolve")
 }
 
 pub(crate) fn proto() -> anyhow::Result<()> {

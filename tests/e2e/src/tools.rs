@@ -26,7 +26,9 @@ pub fn node(folder: &Path) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// When Python or its venv is not there or a package cannot be brought.
 pub fn python(folder: &Path) -> anyhow::Result<PathBuf> {
-    bring("python", folder, |home| {
+    // Each has its own, so that they do not replace each other.
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or("python");
+    bring(name, folder, |home| {
         let venv = home.join("venv");
         run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
         let mut pip = Command::new(venv.join("bin/python3"));
