@@ -11,6 +11,9 @@ use crate::{
     routes::{Access, BodyRule, Eds, Operation, Platform, ROUTES, Route},
 };
 
+/// What each shape, or an operation by its own name, answers.
+const EXAMPLES: &str = include_str!("examples.json");
+
 /// What any route with a token may answer.
 const COMMON: &[Code] = &[
     Code::Unauthorized,
@@ -63,20 +66,26 @@ pub(super) fn of(route: &Route, number: usize) -> Value {
 
 fn success(route: &Route, number: usize) -> Value {
     let mut success = json!({ "description": route.summary });
+    let example = example(route);
     match (route.response, route.access) {
         ("", _) => {}
         ("Metrics", _) => {
-            success["content"] = json!({ METRICS_TYPE: { "schema": reference("Metrics") } });
+            success["content"] =
+                json!({ METRICS_TYPE: { "schema": reference("Metrics"), "example": example } });
         }
         (name, Access::Open) => {
-            success["content"] = json!({ "application/json": { "schema": reference(name) } });
+            success["content"] =
+                json!({ "application/json": { "schema": reference(name), "example": example } });
         }
         (name, Access::Scope(_) | Access::Dev(_)) => {
-            success["content"] = json!({ "application/json": { "schema": {
+            let schema = json!({
                 "type": "object",
                 "required": ["status", "response"],
                 "properties": { "status": { "const": "success" }, "response": reference(name) },
-            } } });
+            });
+            let example = json!({ "status": "success", "response": example });
+            success["content"] =
+                json!({ "application/json": { "schema": schema, "example": example } });
         }
     }
     if let Some((parameter, place)) = made(route.operation) {
@@ -84,6 +93,14 @@ fn success(route: &Route, number: usize) -> Value {
         success["headers"] = json!({ "Location": { "schema": { "type": "string" } } });
     }
     success
+}
+
+/// What an operation answers, for example: its own, or that of its shape.
+fn example(route: &Route) -> Value {
+    let mut examples: Map<String, Value> =
+        serde_json::from_str(EXAMPLES).expect("a test reads the file that is compiled in");
+    let own = examples.remove(&route.operation.name());
+    own.or_else(|| examples.remove(route.response)).unwrap_or(Value::Null)
 }
 
 /// The parameter that names what an operation makes, and where its answer has it.

@@ -214,7 +214,7 @@ fn member(field: &Field) -> Value {
 /// What a URL looks like that any deployment with these settings takes.
 fn url_pattern(policy: &Policy) -> String {
     let scheme = if policy.allow_http { "https?" } else { "https" };
-    let label = "[0-9A-Za-z]([0-9A-Za-z-]{0,61}[0-9A-Za-z])?";
+    let label = "[0-9A-Za-z]([0-9A-Za-z_-]{0,61}[0-9A-Za-z])?";
     let ports: Vec<String> = policy.ports.iter().map(u16::to_string).collect();
     let ports = ports.join("|");
     let rest = "([0-9A-Za-z._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*";

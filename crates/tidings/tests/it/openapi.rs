@@ -84,6 +84,18 @@ async fn said(mut command: Command) -> String {
 }
 
 #[tokio::test]
+async fn every_example_is_what_its_schema_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/schemathesis");
+    let home = tools::python(&folder).unwrap();
+    let mut command = Command::new(home.join("venv/bin/python3"));
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
+    command.arg(home.join("examples.py")).arg(document);
+    let said = said(command).await;
+    let successes = said.split(' ').nth(2).and_then(|count| count.parse::<usize>().ok());
+    assert!(successes.is_some_and(|count| count > 60), "{said}");
+}
+
+#[tokio::test]
 async fn schemathesis_finds_no_answer_that_the_description_does_not_name() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/schemathesis");
     let home = tools::python(&folder).unwrap();
