@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tidings_eventlog::{Cursor, Item, Status, UndeliveredGroup};
+use tidings_eventlog::{Cursor, Item, Places, Status, UndeliveredGroup};
 use tidings_registry::Webhook;
 use tidings_types::{NotificationState, Timestamp};
 
@@ -117,6 +117,8 @@ struct UndeliveredShape {
     ids: Ids,
     content: Vec<GroupShape>,
     total_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -184,7 +186,8 @@ pub(crate) async fn by_ids(
     Ok(Answer::ok(&response).with_as_of(as_of))
 }
 
-/// What was not delivered from a day on, by event type.
+/// What was not delivered from a day on, by event type: a thousand ids of each. Where
+/// there are more, a cursor leads to the next thousand of each type that has them.
 pub(crate) async fn undelivered(
     state: &State,
     request: &Request,
@@ -192,17 +195,43 @@ pub(crate) async fn undelivered(
     webhook: &Webhook,
 ) -> Result<Answer, ApiError> {
     let from = request.query.from(state.now())?;
+    let list = List::of("undelivered")
+        .narrowed(&webhook.id.to_string())
+        .narrowed(&from.as_millis().to_string());
+    let after = match list.place(state, &request.query)? {
+        Some(text) => read_places(text).ok_or_else(paging::invalid)?,
+        None => Places::new(),
+    };
     let as_of = readable(state).await?;
-    let groups = state
-        .deps
-        .event_log
-        .undelivered(webhook.id, from)
+    let log = &state.deps.event_log;
+    let groups = log
+        .undelivered(webhook.id, from, after.clone())
         .await
         .map_err(|error| unreadable(state, &error))?;
     let total_count = groups.iter().map(|group| group.count).sum();
-    let content = groups.into_iter().map(|group| group_shape(surface, &group)).collect();
-    let response = UndeliveredShape { ids: surface.both_ids(webhook), content, total_count };
+    let places = write_places(&groups);
+    let next_cursor = places.map(|places| list.cursor(state, &places)).transpose()?;
+    let listed =
+        groups.iter().filter(|group| after.is_empty() || after.contains_key(&*group.event_type));
+    let content = listed.map(|group| group_shape(surface, group)).collect();
+    let ids = surface.both_ids(webhook);
+    let response = UndeliveredShape { ids, content, total_count, next_cursor };
     Ok(Answer::ok(&response).with_as_of(as_of))
+}
+
+/// `104~<place>,112~<place>`.
+fn write_places(groups: &[UndeliveredGroup]) -> Option<String> {
+    let place = |group: &UndeliveredGroup| Some(format!("{}~{}", group.event_type, group.next?));
+    let places: Vec<String> = groups.iter().filter_map(place).collect();
+    (!places.is_empty()).then(|| places.join(","))
+}
+
+fn read_places(text: &str) -> Option<Places> {
+    let place = |text: &str| {
+        let (event_type, place) = text.split_once('~')?;
+        Some((event_type.to_owned(), place.parse().ok()?))
+    };
+    text.split(',').map(place).collect()
 }
 
 fn group_shape(surface: Surface, group: &UndeliveredGroup) -> GroupShape {

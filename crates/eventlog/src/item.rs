@@ -1,7 +1,7 @@
 //! What the view answers with. Bodies are sealed: who may see them opens them
 //! with the key book.
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use tidings_proto::v1;
 use tidings_types::{
@@ -141,7 +141,13 @@ pub struct UndeliveredGroup {
     pub count: u64,
     /// Oldest first, at most [`UndeliveredGroup::MAX_IDS`].
     pub notifications: Vec<NotificationId>,
+    /// Where to go on; none if all behind the place that was asked for are here.
+    pub next: Option<Cursor>,
 }
+
+/// Where to go on in a list of what a webhook did not get, of each event type that had
+/// more. Empty: from the start, all types.
+pub type Places = BTreeMap<String, Cursor>;
 
 impl UndeliveredGroup {
     /// `spec.md` §1.8.3.

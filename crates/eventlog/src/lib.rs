@@ -33,7 +33,7 @@ pub use account::{Account, AccountRow};
 pub use batch::{Batch, Record, Source};
 pub use explain::{Life, Published, Subject, Verdict};
 pub use item::{
-    AttemptItem, AttemptList, Cursor, CursorError, Item, Page, Status, UndeliveredGroup,
+    AttemptItem, AttemptList, Cursor, CursorError, Item, Page, Places, Status, UndeliveredGroup,
 };
 pub use log::{Backing, EventLog, Limits, OpenError, Opened, ReadError, WriteError, Writer};
 pub use metrics::Metrics;

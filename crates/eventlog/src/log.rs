@@ -23,7 +23,7 @@ use crate::{
     account::Account,
     batch::{Batch, Positions},
     explain::{Life, Subject},
-    item::{AttemptList, Cursor, Item, Page, Status, UndeliveredGroup},
+    item::{AttemptList, Cursor, Item, Page, Places, Status, UndeliveredGroup},
     metrics::Metrics,
     store::{MemoryDisk, StoreError},
     view::{Applied, View},
@@ -259,7 +259,9 @@ impl EventLog {
     }
 
     /// What `webhook` did not get, created at `from` or later: undelivered,
-    /// expired, and pending with a failed attempt; by event type in its order.
+    /// expired, and pending with a failed attempt; by event type in its order. All are
+    /// counted; ids are given of those behind `after`, if it is not empty of the types in
+    /// it alone.
     ///
     /// # Errors
     ///
@@ -268,10 +270,11 @@ impl EventLog {
         &self,
         webhook: WebhookId,
         from: Timestamp,
+        after: Places,
     ) -> Result<Vec<UndeliveredGroup>, ReadError> {
         let as_of = self.status().as_of;
         let now = self.inner.clock.now();
-        self.read(move |view| view.undelivered(webhook, from, (as_of, now))).await
+        self.read(move |view| view.undelivered(webhook, from, &after, (as_of, now))).await
     }
 
     /// The sums of invariant I11, counted from the rows: of each source partition

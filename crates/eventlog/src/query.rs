@@ -14,7 +14,7 @@ use tidings_types::{EventUid, NotificationId, Shape, Timestamp, TopicPartition, 
 
 use crate::{
     facts, fold,
-    item::{AttemptItem, AttemptList, Cursor, Item, Page, UndeliveredGroup},
+    item::{AttemptItem, AttemptList, Cursor, Item, Page, Places, UndeliveredGroup},
     notification::{Notification, Origin},
     pack, rows,
     store::StoreError,
@@ -272,6 +272,7 @@ impl View {
         &self,
         webhook: WebhookId,
         from: Timestamp,
+        after: &Places,
         (as_of, now): (Timestamp, Timestamp),
     ) -> Result<Vec<UndeliveredGroup>, StoreError> {
         let from = from.max(now.minus(self.limits.retention));
@@ -281,7 +282,11 @@ impl View {
                 event_type: Arc::clone(name),
                 count: 0,
                 notifications: Vec::new(),
+                next: None,
             };
+            let place = after.get(&**name).map(|place| (place.created, place.notification));
+            let is_listed = after.is_empty() || place.is_some();
+            let mut last = None;
             let first = rows::missed_from(&webhook, event_type, from);
             let below = rows::missed_from(
                 &webhook,
@@ -290,10 +295,16 @@ impl View {
             );
             self.store.scan(&first, &below, &mut |key, stored| {
                 rows::read(&*self.store, key, stored)?;
-                let (_, id) = rows::missed_parts(key).ok_or(Malformed)?;
+                let (created, id) = rows::missed_parts(key).ok_or(Malformed)?;
                 group.count += 1;
+                if !is_listed || place.is_some_and(|place| (created, id) <= place) {
+                    return Ok(true);
+                }
                 if group.notifications.len() < UndeliveredGroup::MAX_IDS {
                     group.notifications.push(id);
+                    last = Some(Cursor { created, notification: id });
+                } else {
+                    group.next = last;
                 }
                 Ok(true)
             })?;
@@ -327,7 +338,9 @@ impl View {
                 }
             }
         }
-        for group in self.undelivered(webhook, Timestamp::from_millis(i64::MIN), ever)? {
+        for group in
+            self.undelivered(webhook, Timestamp::from_millis(i64::MIN), &Places::new(), ever)?
+        {
             writeln!(text, "{group:?}").map_err(StoreError::damaged)?;
         }
         Ok(text)

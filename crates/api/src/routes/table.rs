@@ -182,6 +182,7 @@ const BY_ID: &[Code] = &[
     Code::UnableToRead,
 ];
 const UNDELIVERED: &[Code] = &[
+    Code::InvalidCursor,
     Code::InvalidWebhookId,
     Code::WebhookNotRegistered,
     Code::InvalidDate,
@@ -291,7 +292,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "/admin/v1/hooks/{hookId}/notifications/undelivered",
         "Lists what a hook did not get",
     )
-    .query(&["from"])
+    .query(&["from", "cursor"])
     .gives("HookUndelivered")
     .fails(UNDELIVERED),
     admin(
@@ -496,7 +497,7 @@ pub(crate) const ROUTES: &[Route] = &[
         READ,
         "Lists what a webhook did not get",
     )
-    .query(&["from"])
+    .query(&["from", "cursor"])
     .gives("UndeliveredList")
     .fails(UNDELIVERED),
     eds(

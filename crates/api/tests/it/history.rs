@@ -203,6 +203,40 @@ async fn a_list_goes_on_where_its_cursor_says() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_not_delivered_goes_on_behind_the_thousandth_of_a_type() {
+    let mut world = World::start().await;
+    let id = world.webhook(MANAGER, &[103, 104]).await;
+    let mut all = BTreeSet::new();
+    for seed in 0..1_002 {
+        let event = event(&world, if seed == 0 { "104" } else { "103" }, seed);
+        let notification = world.route(&id, &event).await;
+        world.outcome(&id, notification, OutcomeKind::Undelivered).await;
+        all.insert(notification.to_string());
+    }
+    world.fold().await;
+    let path = format!("/api/v1/Webhooks/{id}/notifications/undelivered?from=2024-03-17");
+    let first = world.send("GET", &path, MANAGER, None).await.is(200).response();
+    let cursor = first["nextCursor"].as_str().unwrap();
+    let next = format!("{path}&cursor={cursor}");
+    let second = world.send("GET", &next, MANAGER, None).await.is(200).response();
+    assert_eq!((&first["totalCount"], &second["totalCount"]), (&json!(1_002), &json!(1_002)));
+    assert!(second.get("nextCursor").is_none(), "{second}");
+    let content = |page: &Value| page["content"].as_array().unwrap().clone();
+    assert_eq!(content(&first).len(), 2);
+    let [rest] = &content(&second)[..] else { panic!("{second}") };
+    assert_eq!((&rest["eventCode"], &rest["count"]), (&json!(103), &json!(1_001)));
+    let pages = content(&first).into_iter().chain([rest.clone()]);
+    let ids: Vec<String> = pages
+        .flat_map(|group| group["notificationId"].as_array().unwrap().clone())
+        .map(|id| id.as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!((ids.len(), ids.into_iter().collect::<BTreeSet<_>>()), (1_002, all));
+    // It is of this day and this list.
+    let other = format!("{path}&cursor={cursor}").replace("03-17", "03-16");
+    world.send("GET", &other, MANAGER, None).await.refuses(400, "INVALID_CURSOR", "cursor");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_view_that_lags_or_is_not_whole_is_not_answered_from() {
     let mut world = World::start().await;
     let id = world.webhook(MANAGER, &[103]).await;

@@ -8,7 +8,9 @@ mod support;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use tidings_eventlog::{Backing, Batch, Cursor, Limits, MemoryDisk, ReadError, Record, Source};
+use tidings_eventlog::{
+    Backing, Batch, Cursor, Limits, MemoryDisk, Places, ReadError, Record, Source,
+};
 use tidings_proto::v1::{self, OutcomeKind};
 use tidings_types::{EndReason, NotificationState, RunId, Timestamp};
 
@@ -53,7 +55,7 @@ async fn an_outcome_that_comes_first_is_matched_later() {
     let items = view.log.by_ids(webhook(1), &[id(1, 1)]).await.unwrap();
     assert_eq!(items[0].state, NotificationState::Undelivered);
     assert_eq!(items[0].reason, Some(EndReason::Exhausted));
-    let groups = view.log.undelivered(webhook(1), EVER).await.unwrap();
+    let groups = view.log.undelivered(webhook(1), EVER, Places::new()).await.unwrap();
     assert_eq!((groups.len(), groups[0].count), (1, 1));
     assert_eq!(groups[0].notifications, [id(1, 1)]);
 }
@@ -205,7 +207,7 @@ async fn a_resend_is_pending_and_no_outcome_takes_delivered_back() {
     let item = async || view.log.by_ids(webhook(1), &[id(1, 1)]).await.unwrap().remove(0);
     let now = item().await;
     assert_eq!((now.state, now.resends, now.run), (NotificationState::Pending, 1, run));
-    assert_eq!(view.log.undelivered(webhook(1), EVER).await.unwrap()[0].count, 1);
+    assert_eq!(view.log.undelivered(webhook(1), EVER, Places::new()).await.unwrap()[0].count, 1);
     topics.outcomes.clear();
     let delivered = v1::Outcome {
         run: bytes::Bytes::copy_from_slice(run.as_bytes()),
@@ -217,7 +219,7 @@ async fn a_resend_is_pending_and_no_outcome_takes_delivered_back() {
     view.writer.apply(batch).await.unwrap();
     let items = view.log.by_ids(webhook(1), &[id(1, 1)]).await.unwrap();
     assert_eq!((items[0].state, items[0].attempts), (NotificationState::Delivered, 4));
-    assert!(view.log.undelivered(webhook(1), EVER).await.unwrap().is_empty());
+    assert!(view.log.undelivered(webhook(1), EVER, Places::new()).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -282,7 +284,7 @@ async fn what_is_past_retention_is_not_shown_and_its_rows_go() {
     assert_eq!(page.items.len(), 1, "only the latest is within the hour");
     view.clock.0.store(later + 10_000_000, Ordering::Relaxed);
     assert!(view.log.by_ids(webhook(1), &[id(599, 1)]).await.unwrap().is_empty());
-    assert!(view.log.undelivered(webhook(1), EVER).await.unwrap().is_empty());
+    assert!(view.log.undelivered(webhook(1), EVER, Places::new()).await.unwrap().is_empty());
     let full = disk.len();
     let mut steps = 0;
     while view.writer.retain().await.unwrap() {
@@ -322,3 +324,36 @@ async fn futures_poll(mut future: std::pin::Pin<&mut impl Future<Output = ()>>) 
     std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_ready()))
         .await
 }
+
+#[tokio::test]
+async fn what_was_missed_goes_on_where_its_places_say() {
+    let (mut topics, mut view) = (Topics::default(), memory().await);
+    let all = 2_500;
+    for event in 0..all {
+        topics.route(0, &Event::new(event, &[1]));
+        topics.outcomes(0, Some(9), vec![fact(event, 1, OutcomeKind::Undelivered, START + 500)]);
+    }
+    view.read(&topics).await;
+    let (mut places, mut seen) = (Places::new(), Vec::new());
+    for length in [1_000, 1_000, 500] {
+        let groups = view.log.undelivered(webhook(1), EVER, places.clone()).await.unwrap();
+        let [group] = &groups[..] else { panic!("{groups:?}") };
+        assert_eq!((group.count, group.notifications.len()), (2_500, length));
+        seen.extend(group.notifications.iter().copied());
+        places = group.next.iter().map(|place| (group.event_type.to_string(), *place)).collect();
+    }
+    assert!(places.is_empty());
+    let mut ids: Vec<_> = (0..all).map(|event| id(event, 1)).collect();
+    ids.sort();
+    seen.sort();
+    assert_eq!(seen, ids, "each once");
+    // Of a type that is not asked for none are named.
+    let elsewhere = Places::from([("101".to_owned(), PLACE)]);
+    let groups = view.log.undelivered(webhook(1), EVER, elsewhere).await.unwrap();
+    assert_eq!((groups[0].count, groups[0].notifications.len()), (2_500, 0));
+}
+
+const PLACE: Cursor = Cursor {
+    created: Timestamp::ZERO,
+    notification: tidings_types::NotificationId::from_bytes([0; 16]),
+};

@@ -33,11 +33,7 @@ pub(crate) fn run(args: &ResendArgs) -> Result<(), Failure> {
     let (since, confirmed, pace) = (args.since.clone(), args.confirm, args.per_second.max(1));
     Client::with_for(&args.client, who, async move |client| {
         let path = format!("{base}/notifications/undelivered?from={since}");
-        let answer = client.send("GET", &path, "application/json", Vec::new()).await?;
-        if answer.status != 200 {
-            return Err(answer.refused());
-        }
-        let ids = undelivered(&client, &base, &since, &answer.response()?).await?;
+        let ids = undelivered(&client, &path).await?;
         let Some(confirmed) = confirmed else {
             say(format!("{} would be sent again; repeat with --confirm {0}", ids.len()));
             return Ok(());
@@ -81,34 +77,9 @@ fn batch_size(per_second: u32) -> u32 {
     per_second.min(u32::try_from(AT_ONCE).unwrap_or(1))
 }
 
-/// The ids of the list, of all event types. The list names a thousand of each at most;
-/// where there are more, history is read through.
-async fn undelivered(
-    client: &Client,
-    base: &str,
-    since: &str,
-    response: &Value,
-) -> Result<Vec<String>, Failure> {
+/// The ids of the list, of all event types, page by page.
+async fn undelivered(client: &Client, path: &str) -> Result<Vec<String>, Failure> {
     let mut all = Vec::new();
-    for group in response.get("content").and_then(Value::as_array).into_iter().flatten() {
-        let ids = group.get("notificationId").and_then(Value::as_array);
-        let ids: Vec<&str> = ids.into_iter().flatten().filter_map(Value::as_str).collect();
-        let count = group.get("count").and_then(Value::as_u64).unwrap_or(0);
-        let name = group.get("eventCode").or_else(|| group.get("eventType"));
-        match name {
-            Some(name) if count > u64::try_from(ids.len()).unwrap_or(u64::MAX) => {
-                let name = name.as_str().map_or_else(|| name.to_string(), str::to_owned);
-                let path = format!("{base}/events/{name}/notifications?from={since}&count=100");
-                read_through(client, &path, &mut all).await?;
-            }
-            Some(_) | None => all.extend(ids.into_iter().map(str::to_owned)),
-        }
-    }
-    Ok(all)
-}
-
-/// Collects what a list of all notifications shows as not delivered.
-async fn read_through(client: &Client, path: &str, all: &mut Vec<String>) -> Result<(), Failure> {
     let mut page = path.to_owned();
     loop {
         let answer = client.send("GET", &page, "application/json", Vec::new()).await?;
@@ -116,24 +87,15 @@ async fn read_through(client: &Client, path: &str, all: &mut Vec<String>) -> Res
             return Err(answer.refused());
         }
         let response = answer.response()?;
-        let items = response.get("content").and_then(Value::as_array);
-        let missed = items.into_iter().flatten().filter(|item| is_missed(item));
-        let ids = missed.filter_map(|item| item.get("notificationId")?.as_str());
-        all.extend(ids.map(str::to_owned));
+        for group in response.get("content").and_then(Value::as_array).into_iter().flatten() {
+            let ids = group.get("notificationId").and_then(Value::as_array);
+            let ids = ids.into_iter().flatten().filter_map(Value::as_str);
+            all.extend(ids.map(str::to_owned));
+        }
         let Some(cursor) = response.get("nextCursor").and_then(Value::as_str) else {
-            return Ok(());
+            return Ok(all);
         };
         page = format!("{path}&cursor={cursor}");
-    }
-}
-
-/// As the undelivered list has it (design §10).
-fn is_missed(item: &Value) -> bool {
-    let text = |name: &str| item.get(name).and_then(Value::as_str);
-    match text("notificationStatus") {
-        Some("Undelivered") => !matches!(text("reason"), Some("cancelled" | "superseded")),
-        Some("Pending") => text("lastCode").is_some(),
-        Some(_) | None => false,
     }
 }
 
