@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use crate::errors::{ApiError, Code};
+
 /// Settings of the API. Only `tidings` makes one; there are no defaults here, so
 /// that no setting is forgotten.
 #[derive(Clone, Debug)]
@@ -35,6 +37,31 @@ pub struct Config {
     pub write_wait: Duration,
     /// How often a tenant may ask.
     pub rate: crate::Rate,
+    /// What older clients were written against.
+    pub compat: Compat,
     /// How long a whole request may take, its body included.
     pub request_timeout: Duration,
+}
+
+/// Answers in the forms that older documents of the EDS API show (`spec.md` §6), each of
+/// which a client may depend on; all off by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compat {
+    /// Notifications read by id have their payload as `paylod` too (§6.3).
+    pub paylod: bool,
+    /// A list of webhooks, notifications or undelivered ones that is empty is 404 (§6.12).
+    pub empty_as_error: bool,
+    /// A configuration with `pmId` and `productId` is answered as two when it is made, one
+    /// with each; it is one all the same (§6.14).
+    pub config_fanout: bool,
+}
+
+impl Compat {
+    /// The answer to an empty list, where it is to be an error.
+    ///
+    /// # Errors
+    /// `code`.
+    pub(crate) fn check_not_empty(self, is_empty: bool, code: Code) -> Result<(), ApiError> {
+        if self.empty_as_error && is_empty { Err(code.into()) } else { Ok(()) }
+    }
 }

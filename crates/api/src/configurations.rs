@@ -13,6 +13,7 @@ use crate::{
     answer::Answer,
     caller::{Sight, select},
     commands,
+    config::Compat,
     dispatch::Call,
     errors::{ApiError, Code, Fault},
     input::{self, Object, wrong},
@@ -61,7 +62,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer, ApiError> {
             Err(ProposeError::VersionConflict { .. }) => continue,
             Err(error) => before(&state.deps.registry.snapshot(), &error)?,
         };
-        let answer = Answer::success(StatusCode::CREATED, &shape(&made))
+        let answer = Answer::success(StatusCode::CREATED, &shape(&made, state.config.compat))
             .etag(1)
             .with(header::LOCATION, &format!("/api/v1/Configs/{}", made.id));
         remember(state, call.request, command.as_ref(), &answer).await;
@@ -319,10 +320,19 @@ fn claim(configuration: &Configuration) -> String {
 }
 
 /// As the answer to its creation shows it.
-fn shape(configuration: &Configuration) -> Json {
+fn shape(configuration: &Configuration, compat: Compat) -> Json {
     let mut item = fields(configuration);
     item.insert("message".to_owned(), "Configuration created successfully.".into());
-    json!({ "content": [item], "totalCount": 1 })
+    let has_both = item.contains_key("pmId") && item.contains_key("productId");
+    let content = if compat.config_fanout && has_both {
+        let mut of_manager = item.clone();
+        of_manager.remove("productId");
+        item.remove("pmId");
+        vec![of_manager, item]
+    } else {
+        vec![item]
+    };
+    json!({ "totalCount": content.len(), "content": content })
 }
 
 /// As reads show it.

@@ -67,6 +67,10 @@ codes! {
         "A notification id is listed twice.";
     NotificationNotfound = "NOTIFICATION_NOTFOUND", 404,
         "The webhook has none of these notifications.";
+    UndeliveredNotificationsNotfound = "UNDELIVERED_NOTIFICATIONS_NOTFOUND", 404,
+        "Everything was delivered; said so only with the setting compat.empty_as_error.";
+    WebhookDetailsNotfound = "WEBHOOK_DETAILS_NOTFOUND", 404,
+        "There is no webhook on the list; said so only with the setting compat.empty_as_error.";
     NotificationBulkGetLimitExceeded = "NOTIFICATION_BULK_GET_LIMIT_EXCEEDED", 400,
         "At most 100 notifications can be read at once.";
     NotificationResendLimitExceeded = "NOTIFICATION_RESEND_LIMIT_EXCEEDED", 400,

@@ -89,6 +89,9 @@ struct ItemShape {
     notification_id: String,
     notification_status: &'static str,
     payload: Option<Box<RawValue>>,
+    /// As an older document spells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paylod: Option<Box<RawValue>>,
     created_time: String,
     last_sent_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -154,6 +157,10 @@ pub(crate) async fn by_type(
         .list(webhook.id, event_type, from, count, cursor)
         .await
         .map_err(|error| unreadable(state, &error))?;
+    if surface == Surface::Eds {
+        let compat = state.config.compat;
+        compat.check_not_empty(page.items.is_empty(), Code::NotificationNotfound)?;
+    }
     let mut content = Vec::with_capacity(page.items.len());
     for item in &page.items {
         content.push(shape(state, surface, item).await?);
@@ -180,7 +187,11 @@ pub(crate) async fn by_ids(
     }
     let mut content = Vec::with_capacity(items.len());
     for item in &items {
-        content.push(shape(state, surface, item).await?);
+        let mut shape = shape(state, surface, item).await?;
+        if state.config.compat.paylod && surface == Surface::Eds {
+            shape.paylod.clone_from(&shape.payload);
+        }
+        content.push(shape);
     }
     let response = ListShape { ids: surface.id(webhook), content, next_cursor: None };
     Ok(Answer::ok(&response).with_as_of(as_of))
@@ -208,6 +219,10 @@ pub(crate) async fn undelivered(
         .undelivered(webhook.id, from, after.clone())
         .await
         .map_err(|error| unreadable(state, &error))?;
+    if surface == Surface::Eds {
+        let compat = state.config.compat;
+        compat.check_not_empty(groups.is_empty(), Code::UndeliveredNotificationsNotfound)?;
+    }
     let total_count = groups.iter().map(|group| group.count).sum();
     let places = write_places(&groups);
     let next_cursor = places.map(|places| list.cursor(state, &places)).transpose()?;
@@ -309,6 +324,7 @@ async fn shape(state: &State, surface: Surface, item: &Item) -> Result<ItemShape
         notification_id: item.notification.to_string(),
         notification_status: status,
         payload: payload::open(state, item).await?,
+        paylod: None,
         created_time: item.created.to_rfc3339(),
         last_sent_time: item.last_sent.map(Timestamp::to_rfc3339),
         reason,

@@ -40,7 +40,7 @@ mod trace;
 mod webhooks;
 
 pub use axum::Router;
-pub use config::Config;
+pub use config::{Compat, Config};
 pub use dispatch::router;
 pub use errors::Code;
 pub use metrics::Metrics;

@@ -89,6 +89,8 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Answer, ApiError> {
         .filtered(query.get("productId"))
         .filtered(query.get("status"));
     let page = paging::page(matching, limit, list.place(call.state, query)?)?;
+    let compat = call.state.config.compat;
+    compat.check_not_empty(page.total == 0, Code::WebhookDetailsNotfound)?;
     let content: Vec<_> = page
         .items
         .iter()

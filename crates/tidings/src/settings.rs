@@ -49,6 +49,7 @@ pub(crate) struct Settings {
     pub(crate) source_epoch: u64,
     pub(crate) fraud_answer_window: Duration,
     pub(crate) api_rate: tidings_api::Rate,
+    pub(crate) compat: tidings_api::Compat,
     pub(crate) event_partitions: BTreeMap<String, u32>,
     pub(crate) event_types: Option<PathBuf>,
     pub(crate) shutdown_grace: Duration,

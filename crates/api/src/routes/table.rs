@@ -159,6 +159,7 @@ const SUBSCRIBE: &[Code] = &[
     Code::PreconditionFailed,
 ];
 const BY_TYPE: &[Code] = &[
+    Code::NotificationNotfound,
     Code::InvalidWebhookId,
     Code::WebhookNotRegistered,
     Code::InvalidEventcode,
@@ -182,6 +183,7 @@ const BY_ID: &[Code] = &[
     Code::UnableToRead,
 ];
 const UNDELIVERED: &[Code] = &[
+    Code::UndeliveredNotificationsNotfound,
     Code::InvalidCursor,
     Code::InvalidWebhookId,
     Code::WebhookNotRegistered,
@@ -408,6 +410,7 @@ pub(crate) const ROUTES: &[Route] = &[
             Code::InvalidCount,
             Code::InvalidCursor,
             Code::ProductNotValid,
+            Code::WebhookDetailsNotfound,
         ]),
     eds(Eds::GetWebhook, GET, "/Webhooks/{webhookId}", READ, "Reads a webhook")
         .gives("Webhook")

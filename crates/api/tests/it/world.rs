@@ -152,6 +152,7 @@ pub(crate) fn config(dev: bool) -> Config {
         max_lag: Duration::from_secs(30),
         write_wait: Duration::from_secs(2),
         rate: tidings_api::Rate { reads: 0, writes: 0, resends_per_hour: 0 },
+        compat: tidings_api::Compat::default(),
         request_timeout: Duration::from_secs(30),
     }
 }

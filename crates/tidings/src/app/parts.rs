@@ -328,6 +328,7 @@ impl Shared {
             max_lag: settings.eventlog_max_lag,
             write_wait: Duration::from_secs(5),
             rate: settings.api_rate,
+            compat: settings.compat,
             request_timeout: Duration::from_secs(30),
         };
         let deps = tidings_api::Deps {

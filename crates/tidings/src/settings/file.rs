@@ -27,6 +27,7 @@ pub(crate) struct File {
     pub(crate) ingest: Ingest,
     pub(crate) fraud: Fraud,
     pub(crate) quotas: Quotas,
+    pub(crate) compat: CompatFile,
     pub(crate) events: Events,
     pub(crate) listen: ListenFile,
     pub(crate) metrics: Metrics,
@@ -157,6 +158,18 @@ pub(crate) struct Quotas {
     pub(crate) reads_per_second: Option<u32>,
     pub(crate) writes_per_second: Option<u32>,
     pub(crate) resends_per_hour: Option<u32>,
+}
+
+/// Answers in the forms that older documents of the EDS API show; all off by default.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct CompatFile {
+    /// Notifications read by id have their payload as `paylod` too.
+    pub(crate) paylod: Option<bool>,
+    /// An empty list of webhooks, notifications or undelivered ones is 404.
+    pub(crate) empty_as_error: Option<bool>,
+    /// A configuration with `pmId` and `productId` is answered as two when it is made.
+    pub(crate) config_fanout: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use tidings_api::Rate;
+use tidings_api::{Compat, Rate};
 use tidings_broker::KafkaConfig;
 use tidings_egress::Policy;
 
@@ -304,6 +304,11 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
             SECOND,
         )?,
         api_rate: rate(&file.quotas, dev),
+        compat: Compat {
+            paylod: file.compat.paylod.unwrap_or(false),
+            empty_as_error: file.compat.empty_as_error.unwrap_or(false),
+            config_fanout: file.compat.config_fanout.unwrap_or(false),
+        },
         source_epoch: file.ingest.source_epoch.unwrap_or(0),
         event_partitions: file.events.partitions.clone().unwrap_or_default(),
         event_types: file.events.types.as_ref().map(PathBuf::from),

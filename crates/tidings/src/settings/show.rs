@@ -65,6 +65,7 @@ pub(crate) fn show(settings: &Settings) -> String {
     line(format!("[quotas]\nreads_per_second = {}", settings.api_rate.reads));
     line(format!("writes_per_second = {}", settings.api_rate.writes));
     line(format!("resends_per_hour = {}", settings.api_rate.resends_per_hour));
+    line(compat(settings.compat));
     line("[events]".to_owned());
     if let Some(types) = &settings.event_types {
         line(format!("types = {:?}", types.display().to_string()));
@@ -105,6 +106,13 @@ pub(crate) fn show(settings: &Settings) -> String {
     line(format!("[shutdown]\ngrace = {:?}", secs(settings.shutdown_grace)));
     line(format!("[log]\nlevel = {:?}", settings.log_level));
     out
+}
+
+fn compat(compat: tidings_api::Compat) -> String {
+    format!(
+        "[compat]\npaylod = {}\nempty_as_error = {}\nconfig_fanout = {}",
+        compat.paylod, compat.empty_as_error, compat.config_fanout
+    )
 }
 
 fn issuer(issuer: &ExternalIssuer) -> String {
