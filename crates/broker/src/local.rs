@@ -344,6 +344,7 @@ impl LocalBroker {
         offset: Offset,
         max_bytes: usize,
     ) -> Result<Vec<Record>, ReadError> {
+        self.planted(from, Some(offset))?;
         let part = self.core.readable(from)?;
         self.core.read(part, offset, max_bytes).await
     }
@@ -354,7 +355,14 @@ impl LocalBroker {
 
     #[expect(clippy::unused_async, reason = "the seam's other brokers wait here")]
     pub(crate) async fn ends(&self, of: &TopicPartition) -> Result<PartitionEnds, ReadError> {
+        self.planted(of, None)?;
         self.core.readable(of)?.ends()
+    }
+
+    /// Asks for a planted fault of a read.
+    fn planted(&self, of: &TopicPartition, offset: Option<Offset>) -> Result<(), ReadError> {
+        let faults = self.core.faults.as_ref();
+        faults.and_then(|faults| faults.on_read(of, offset)).map_or(Ok(()), Err)
     }
 
     pub(crate) async fn offset_at(

@@ -62,6 +62,8 @@ pub struct Metrics {
     pub(crate) skipped: Counter,
     /// Open notifications whose record is gone from the log; always zero in a healthy system
     pub(crate) lost: Counter,
+    /// Reads of open notifications' records that failed and are tried again
+    pub(crate) unread: Counter,
     /// Delivery records that do not decode and were passed over
     pub(crate) undecodable: Counter,
     /// Records refused because they belong to another tenant than the webhook; always zero in a healthy system
@@ -151,11 +153,7 @@ impl Metrics {
             "Records skipped because they had ended before a takeover",
             m.skipped.clone(),
         );
-        registry.register(
-            "tidings_sender_lost",
-            "Open notifications whose record is gone from the log; always zero in a healthy system",
-            m.lost.clone(),
-        );
+        m.register_lost(registry);
         registry.register(
             "tidings_sender_undecodable",
             "Delivery records that do not decode and were passed over",
@@ -180,12 +178,25 @@ impl Metrics {
             "Appends to tidings.outcomes or tidings.slots that failed and were tried again",
             m.append_retries.clone(),
         );
+        m
+    }
+
+    fn register_lost(&self, registry: &mut Registry) {
+        registry.register(
+            "tidings_sender_lost",
+            "Open notifications whose record is gone from the log; always zero in a healthy system",
+            self.lost.clone(),
+        );
+        registry.register(
+            "tidings_sender_unread_records",
+            "Reads of open notifications' records that failed and are tried again",
+            self.unread.clone(),
+        );
         registry.register(
             "tidings_sender_lost_tails",
             "Delivery partitions whose end was before their checkpoint: the log lost its tail",
-            m.lost_tails.clone(),
+            self.lost_tails.clone(),
         );
-        m
     }
 
     fn register_own_fault(&self, registry: &mut Registry) {

@@ -124,6 +124,8 @@ struct Running {
     /// The next regular look at checkpoints, trims and metrics.
     next_tick: Instant,
     next_flush: Instant,
+    /// When a line may say again that records of open notifications cannot be read.
+    next_unread_line: Instant,
     fatal: Option<Arc<str>>,
     // ---- what is under way -------------------------------------------------
     group: Option<Group>,
@@ -199,6 +201,7 @@ impl Running {
             stopping: false,
             next_tick: now,
             next_flush: now,
+            next_unread_line: now,
             fatal: None,
             group: None,
             next_join: now,

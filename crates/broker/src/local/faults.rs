@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use tidings_types::TopicPartition;
+use tidings_types::{Offset, TopicPartition};
+
+use crate::seam::ReadError;
 
 /// What goes wrong with one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,12 @@ pub enum Fault {
 /// which the batches are handed over.
 pub trait Faults: Send + Sync + fmt::Debug {
     fn on_append(&self, to: &TopicPartition, records: usize) -> Option<Fault>;
+
+    /// What a question after the ends of a partition, or with an offset a read, is
+    /// answered with instead. Readers are not asked.
+    fn on_read(&self, _of: &TopicPartition, _offset: Option<Offset>) -> Option<ReadError> {
+        None
+    }
 
     /// Whether a member of a group, by the number of its joining, cannot reach the
     /// group now. Its polls fail, and its session runs out.

@@ -9,10 +9,11 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
+use tidings_broker::{Broker, ReadError, Record};
 use tidings_delivery::{At, Attempt, AttemptFact, Report, retry_after};
 use tidings_egress::AttemptReport;
 use tidings_signing::OpenError;
-use tidings_types::{AttemptCode, Lane, Ordering, Sabotage};
+use tidings_types::{AttemptCode, Lane, Offset, Ordering, Sabotage, TopicPartition};
 
 use super::Running;
 use crate::{
@@ -24,8 +25,12 @@ use crate::{
     webhook::Webhook,
 };
 
-/// When a notification is tried again after we could not even start.
+/// When a notification is tried again after we could not even start...
 const OUR_FAULT: Duration = Duration::from_secs(1);
+/// ...and if that may last until a person acts.
+const LASTING_FAULT: Duration = Duration::from_secs(60);
+/// How often a line says that records of open notifications cannot be read.
+const UNREAD_EVERY: Duration = Duration::from_secs(10);
 
 /// The lane that gave a notification its number. A resend stands in the lane of its
 /// event type, also of a webhook whose notifications were all numbered in the
@@ -40,6 +45,23 @@ fn numbered_in(webhook: &Webhook, attempt: &Attempt<Delivery>) -> Lane {
     } else {
         attempt.lane
     }
+}
+
+/// Reads the record at an offset, or what stands in its place.
+async fn read_again(
+    broker: &Broker,
+    of: &TopicPartition,
+    offset: Offset,
+) -> Result<Option<Record>, ReadError> {
+    let read = broker.read(of, offset, 1).await?;
+    if !read.is_empty() {
+        return Ok(read.into_iter().next());
+    }
+    let end = broker.ends(of).await?.end;
+    if end <= offset {
+        return Err(ReadError::BeyondEnd { partition: of.clone(), offset, end });
+    }
+    Err(ReadError::Unavailable)
 }
 
 /// An attempt that has ended.
@@ -70,7 +92,7 @@ impl Future for UnderWay {
 
 /// A body that was read again, or keys that were.
 pub(super) enum Loaded {
-    Body { row: RowKey, at: At, record: Result<Option<tidings_broker::Record>, ()> },
+    Body { row: RowKey, at: At, record: Result<Option<Record>, ReadError> },
     Keys { row: RowKey, attempt: Attempt<Delivery>, complete: bool },
 }
 
@@ -151,7 +173,7 @@ impl Running {
         }
         tracing::error!(notification = %attempt.notification, trace = attempt.body.traceparent, %error, "a body cannot be opened; check the master key");
         if unknown {
-            row.hook.put_back(attempt.at, now + OUR_FAULT * 60, &mut self.process);
+            row.hook.put_back(attempt.at, now + LASTING_FAULT, &mut self.process);
             self.settle(key);
         } else {
             self.finish_unsent(key, attempt, AttemptCode::BadConfig);
@@ -163,16 +185,36 @@ impl Running {
         let Some(row) = self.table.get(key) else { return };
         let (of, broker) = (row.partition(at.partition), self.deps.broker.clone());
         self.loads.push(Box::pin(async move {
-            let record = match broker.read(&of, at.offset, 1).await {
-                Ok(read) => Ok(read.into_iter().next()),
-                Err(tidings_broker::ReadError::Unavailable) => Err(()),
-                Err(error) => {
-                    tracing::error!(%error, "the record of an open notification is gone");
-                    Ok(None)
-                }
-            };
+            let record = read_again(&broker, &of, at.offset).await;
             Loaded::Body { row: key, at, record }
         }));
+    }
+
+    /// The record of an open notification cannot be read, or is gone.
+    fn cannot_load(&mut self, key: RowKey, at: At, error: &ReadError) {
+        let (now, mono) = (self.now(), self.mono());
+        let Some(row) = self.table.get_mut(key) else { return };
+        let due = match error {
+            ReadError::Trimmed { .. } => {
+                tracing::error!(%error, "the record of an open notification is gone");
+                row.hook.loaded(at, None, now, &mut self.process);
+                return;
+            }
+            ReadError::BeyondEnd { .. } => {
+                let slot = row.slot;
+                self.tail_lost(slot);
+                return;
+            }
+            // A broker that has just come back may know less for a moment.
+            ReadError::UnknownPartition(_) | ReadError::Unavailable => now + OUR_FAULT,
+            ReadError::Damaged { .. } => now + LASTING_FAULT,
+        };
+        row.hook.put_back(at, due, &mut self.process);
+        self.deps.metrics.unread.inc();
+        if self.next_unread_line <= mono {
+            self.next_unread_line = mono + UNREAD_EVERY;
+            tracing::warn!(%error, "records of open notifications cannot be read now; they wait");
+        }
     }
 
     pub(super) fn loaded(&mut self, loaded: Loaded) {
@@ -180,10 +222,10 @@ impl Running {
         let now = self.now();
         match loaded {
             Loaded::Body { row: key, at, record } => {
-                let Some(row) = self.table.get_mut(key) else { return };
                 match record {
-                    Err(()) => row.hook.put_back(at, now + OUR_FAULT, &mut self.process),
+                    Err(error) => self.cannot_load(key, at, &error),
                     Ok(record) => {
+                        let Some(row) = self.table.get_mut(key) else { return };
                         let arrived = record.as_ref().and_then(records::arrived);
                         let step = row.hook.loaded(at, arrived, now, &mut self.process);
                         if let Some(attempt) = step {

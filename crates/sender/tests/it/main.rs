@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, also in what it is made of")]
 
 mod pauses;
+mod reads;
 mod world;
 
 use std::{sync::Arc, time::Duration};

@@ -1,7 +1,7 @@
 //! A memory broker, scripted endpoints and webhooks for tests of the sender.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     sync::Arc,
     time::Duration,
@@ -11,7 +11,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tidings_broker::{
-    AppendBatch, Broker, LocalBroker, LocalConfig, NewRecord, Retention, TopicSpec,
+    AppendBatch, Broker, Fault, Faults, LocalBroker, LocalConfig, NewRecord, ReadError, Retention,
+    TopicSpec,
 };
 use tidings_delivery::{Standing, Suspended};
 use tidings_egress::{AttemptReport, Policy, Request, Target};
@@ -23,8 +24,8 @@ use tidings_sender::{
 use tidings_signing::{KeyBook, KeyRing, SealKey, WebhookSecret, slot};
 use tidings_testkit::{SeededRng, TokioClock};
 use tidings_types::{
-    AttemptCode, BoxFuture, Clock, NotificationId, Ordering, Sabotage, Slot, StuckKey, Timestamp,
-    TopicName, TopicPartition, WebhookId, names,
+    AttemptCode, BoxFuture, Clock, NotificationId, Offset, Ordering, Sabotage, Slot, StuckKey,
+    Timestamp, TopicName, TopicPartition, WebhookId, names,
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -219,9 +220,36 @@ impl BucketKeys for NoBuckets {
     }
 }
 
+/// What reads of delivery partitions come to instead, first one first.
+#[derive(Debug, Default)]
+pub(crate) struct BadReads(Mutex<VecDeque<ReadError>>);
+
+impl BadReads {
+    pub(crate) fn plant(&self, errors: impl IntoIterator<Item = ReadError>) {
+        self.0.lock().extend(errors);
+    }
+
+    /// How many are still to come.
+    pub(crate) fn left(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
+impl Faults for BadReads {
+    fn on_append(&self, _to: &TopicPartition, _records: usize) -> Option<Fault> {
+        None
+    }
+
+    fn on_read(&self, of: &TopicPartition, offset: Option<Offset>) -> Option<ReadError> {
+        let is_asked = offset.is_some() && of.topic.as_str().starts_with(names::DELIVERY_PREFIX);
+        if is_asked { self.0.lock().pop_front() } else { None }
+    }
+}
+
 /// Everything around the senders.
 pub(crate) struct World {
     pub(crate) broker: Broker,
+    pub(crate) reads: Arc<BadReads>,
     pub(crate) clock: Arc<TokioClock>,
     pub(crate) script: Arc<Script>,
     pub(crate) hooks: Arc<Hooks>,
@@ -244,11 +272,12 @@ pub(crate) fn notification(n: u32) -> NotificationId {
 impl World {
     pub(crate) async fn new() -> Self {
         let clock = Arc::new(TokioClock::new(Timestamp::from_secs(1_750_000_000)));
+        let reads = Arc::<BadReads>::default();
         let memory = LocalBroker::memory(
             LocalConfig::default(),
             Arc::clone(&clock) as Arc<dyn Clock>,
             &mut Registry::default(),
-            None,
+            Some(Arc::<BadReads>::clone(&reads)),
         );
         let broker = Broker::Local(memory.unwrap());
         let ops = names::events("ops");
@@ -273,6 +302,7 @@ impl World {
         );
         Self {
             broker,
+            reads,
             clock,
             script: Arc::new(Script {
                 calls: Mutex::default(),
