@@ -75,6 +75,9 @@ pub struct Metrics {
     pub(crate) storms: Counter,
     /// Source partitions that could not be read.
     pub(crate) unreadable: Counter,
+    /// Source partitions that are listed and not read, since the broker does not say where
+    /// they begin.
+    pub(crate) unread: Gauge,
     /// Source partitions that stand still until a person acts, and at which offset.
     stopped: Family<Source, Gauge>,
     /// Delivery topics that were gone and were made again; what they held is not sent.
@@ -108,6 +111,7 @@ impl Metrics {
             void_records: Counter::default(),
             storms: Counter::default(),
             unreadable: Counter::default(),
+            unread: Gauge::default(),
             stopped: Family::default(),
             remade_topics: Counter::default(),
             lost_codes: Counter::default(),
@@ -191,6 +195,12 @@ impl Metrics {
             self.quarantined.clone(),
         );
         registry.register(
+            "tidings_router_unread_sources",
+            "Source partitions that are listed and not read, since the broker does not say \
+             where they begin",
+            self.unread.clone(),
+        );
+        registry.register(
             "tidings_router_stopped_sources",
             "Source partitions that stand still until a person acts, and at which offset",
             self.stopped.clone(),
@@ -237,6 +247,11 @@ impl Metrics {
     /// At which offset a source partition stands still, if it does.
     pub fn stopped_at(&self, source: &TopicPartition) -> Option<i64> {
         self.stopped.get(&source.into()).map(|at| at.get())
+    }
+
+    /// How many source partitions are listed and not read.
+    pub fn unread(&self) -> i64 {
+        self.unread.get()
     }
 
     /// Delivery topics made again so far.

@@ -22,7 +22,10 @@ use tidings_broker::{
 use tidings_delivery::{Fence, Proof};
 use tidings_proto::{decode, encode, v1};
 use tidings_types::{Instant, Offset, Partition, Sabotage, TopicName, TopicPartition, names};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use crate::{
     decide::{Judge, RECORD_OVERHEAD, Verdict},
@@ -35,7 +38,10 @@ use crate::{
     takeover::Takeover,
 };
 
-use self::stopped::Stopped;
+use self::{
+    assignment::{Looked, Unread},
+    stopped::Stopped,
+};
 
 /// Batches between the deciding and the delivering loop.
 const QUEUE: usize = 1;
@@ -81,6 +87,9 @@ async fn run(start: Start) -> Result<(), End> {
         next: taken.next,
         parked: BTreeMap::new(),
         anew: BTreeSet::new(),
+        unread: Unread::new(&shared.deps.metrics),
+        looks: JoinSet::new(),
+        next_look: shared.deps.clock.monotonic(),
         stopped: Stopped::new(&shared.deps.metrics),
         limit: shared.routed_limit().await,
     };
@@ -89,6 +98,7 @@ async fn run(start: Start) -> Result<(), End> {
     // From now on every source partition has a commit.
     progress.commit(&commits, &patience).await?;
     shared.ready(partition, true);
+    decider.note_unread();
     for (source, next) in &decider.next {
         decider.reader.assign(source.clone(), *next);
     }
@@ -191,6 +201,10 @@ struct Decider<'a> {
     parked: BTreeMap<TopicPartition, Instant>,
     /// Those whose topic was made anew and that wait for a raised epoch.
     anew: BTreeSet<TopicPartition>,
+    unread: Unread<'a>,
+    /// The look at those that is under way, if any, and when the next one is due.
+    looks: JoinSet<Looked>,
+    next_look: Instant,
     stopped: Stopped<'a>,
     /// The largest decision that `tidings.routed` took when this ownership began.
     limit: usize,
@@ -207,14 +221,21 @@ struct Batch {
 impl Decider<'_> {
     async fn run(&mut self, queue: &mpsc::Sender<Decided>) -> Result<(), End> {
         loop {
-            let wake = self.parked.values().min().copied();
+            self.look_if_due();
+            let wake = self.parked.values().min().copied().into_iter().chain(self.looks_at()).min();
             tokio::select! {
                 biased;
                 () = self.patience.stop.cancelled() => return Ok(()),
                 changed = self.topics.changed() => {
                     changed.map_err(|_service_is_gone| End::Stopped)?;
-                    self.update_sources().await?;
+                    self.update_sources();
                 }
+                Some(looked) = self.looks.join_next() => match looked {
+                    Ok(looked) => self.take_up(looked).await?,
+                    Err(error) => {
+                        tracing::error!(%error, "a look at source partitions broke off");
+                    }
+                },
                 () = sleep_until(self.shared, wake) => self.unpark(),
                 read = read(queue, &mut self.reader, self.shared.config.poll_bytes) => {
                     // The delivering loop has ended: its error says why.

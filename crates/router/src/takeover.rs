@@ -55,7 +55,8 @@ pub(crate) struct Taken {
 
 /// What a takeover finds of a source partition.
 enum Found {
-    Gone,
+    /// Nobody knows now where it begins: its owner looks again.
+    Later,
     Start(Start),
     /// Its topic was made anew, and the epoch is not raised.
     Anew,
@@ -144,7 +145,7 @@ impl Takeover<'_> {
         let (mut starts, mut anew) = (BTreeMap::new(), Vec::new());
         for (source, committed) in of.into_iter().zip(committed) {
             match self.start(&source, committed, known.of(&source)).await? {
-                Found::Gone => {}
+                Found::Later => {}
                 Found::Start(start) => {
                     starts.insert(source, start);
                 }
@@ -165,7 +166,7 @@ impl Takeover<'_> {
         let ends = loop {
             match self.shared.deps.broker.ends(source).await {
                 Ok(ends) => break ends,
-                Err(ReadError::UnknownPartition(_)) => return Ok(Found::Gone),
+                Err(ReadError::UnknownPartition(_)) => return Ok(Found::Later),
                 Err(_cannot_be_read_now) => tries.again().await?,
             }
         };

@@ -1,20 +1,113 @@
 //! Which source partitions a decider reads, and what it does about those that
 //! cannot be read.
+//!
+//! One that is listed and that a broker cannot be asked about now is looked at again and
+//! again, beside the loop that decides, so that it holds up no other.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use tidings_broker::ReadError;
+use tidings_broker::{Broker, PartitionEnds, ReadError};
 use tidings_types::{Instant, TopicPartition};
 
 use super::Decider;
-use crate::{patience::End, service::GROUP, sources::sources};
+use crate::{metrics::Metrics, patience::End, service::GROUP, sources::sources};
 
 /// How long an unreadable partition is left alone.
 const UNREADABLE: Duration = Duration::from_secs(1);
 
+/// Source partitions that are listed and not read, since nobody knows yet where they
+/// begin. What it told ends with it.
+#[derive(Debug)]
+pub(super) struct Unread<'a> {
+    metrics: &'a Metrics,
+    /// How often each was looked at in vain.
+    sources: BTreeMap<TopicPartition, u32>,
+}
+
+impl<'a> Unread<'a> {
+    pub(super) fn new(metrics: &'a Metrics) -> Self {
+        Self { metrics, sources: BTreeMap::new() }
+    }
+
+    fn set(&mut self, sources: BTreeSet<TopicPartition>) {
+        let before = std::mem::take(&mut self.sources);
+        self.metrics.unread.dec_by(gauge(before.len()));
+        let with_times = |source: TopicPartition| {
+            let times = before.get(&source).copied().unwrap_or(0);
+            (source, times)
+        };
+        self.sources = sources.into_iter().map(with_times).collect();
+        self.metrics.unread.inc_by(gauge(self.sources.len()));
+    }
+
+    /// Says whether that is worth a line: the first time, and then ever less often.
+    fn failed(&mut self, source: &TopicPartition) -> bool {
+        let Some(times) = self.sources.get_mut(source) else { return false };
+        *times = times.saturating_add(1);
+        times.is_power_of_two()
+    }
+}
+
+impl Drop for Unread<'_> {
+    fn drop(&mut self) {
+        self.metrics.unread.dec_by(gauge(self.sources.len()));
+    }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// What a look at source partitions came to.
+#[derive(Debug)]
+pub(super) struct Looked {
+    ends: Vec<(TopicPartition, Result<PartitionEnds, ReadError>)>,
+}
+
+async fn look(broker: Broker, unread: Vec<TopicPartition>) -> Looked {
+    let mut ends = Vec::with_capacity(unread.len());
+    for source in unread {
+        let found = broker.ends(&source).await;
+        ends.push((source, found));
+    }
+    Looked { ends }
+}
+
 impl Decider<'_> {
-    /// Takes new topics and partitions up, and drops those that are gone.
-    pub(super) async fn update_sources(&mut self) -> Result<(), End> {
+    /// When the next look is due.
+    pub(super) fn looks_at(&self) -> Option<Instant> {
+        (self.looks.is_empty() && !self.unread.sources.is_empty()).then_some(self.next_look)
+    }
+
+    /// Looks at what is not read yet, if it is time.
+    pub(super) fn look_if_due(&mut self) {
+        let now = self.shared.deps.clock.monotonic();
+        if self.looks_at().is_none_or(|at| at > now) {
+            return;
+        }
+        self.next_look = now + self.shared.config.topics_interval;
+        let unread = self.unread.sources.keys().cloned().collect();
+        self.looks.spawn(look(self.shared.deps.broker.clone(), unread));
+    }
+
+    /// Notes which sources are listed and not read, and looks at new ones at once.
+    pub(super) fn note_unread(&mut self) {
+        let wanted = sources(&self.topics.borrow().clone(), self.partition);
+        let is_unread = |source: &TopicPartition| {
+            !self.next.contains_key(source) && !self.anew.contains(source)
+        };
+        let unread: BTreeSet<_> = wanted.into_iter().filter(is_unread).collect();
+        if unread.iter().any(|source| !self.unread.sources.contains_key(source)) {
+            self.next_look = self.shared.deps.clock.monotonic();
+        }
+        self.unread.set(unread);
+    }
+
+    /// Drops topics and partitions that are gone, and notes new ones.
+    pub(super) fn update_sources(&mut self) {
         let topics = self.topics.borrow_and_update().clone();
         let wanted = sources(&topics, self.partition);
         let gone: Vec<TopicPartition> =
@@ -34,15 +127,36 @@ impl Decider<'_> {
                 self.stopped.goes_on(&source);
             }
         }
-        let is_new = |source: &TopicPartition| {
-            !self.next.contains_key(source) && !self.anew.contains(source)
-        };
-        let new: Vec<TopicPartition> = wanted.into_iter().filter(is_new).collect();
+        self.note_unread();
+    }
+
+    /// Reads those that a look has found, from where they begin.
+    pub(super) async fn take_up(&mut self, looked: Looked) -> Result<(), End> {
+        let mut first = BTreeMap::new();
+        for (source, ends) in looked.ends {
+            match ends {
+                Ok(ends) if self.unread.sources.contains_key(&source) => {
+                    first.insert(source, ends.first);
+                }
+                // Gone meanwhile.
+                Ok(_) => {}
+                Err(error) => {
+                    if self.unread.failed(&source) {
+                        tracing::warn!(%source, %error, "a source partition cannot be looked at now and is not read; trying again");
+                    }
+                }
+            }
+        }
+        let new: Vec<TopicPartition> = first.keys().cloned().collect();
         if new.is_empty() {
             return Ok(());
         }
-        let Ok(committed) = self.shared.deps.broker.committed(GROUP, &new).await else {
-            return Err(End::Lost);
+        let committed = match self.shared.deps.broker.committed(GROUP, &new).await {
+            Ok(committed) => committed,
+            Err(error) => {
+                tracing::warn!(%error, "what is committed of new source partitions is not known now");
+                return Ok(());
+            }
         };
         if committed.iter().any(Option::is_some) {
             // Something of it may be decided: only a takeover can tell what.
@@ -53,16 +167,16 @@ impl Decider<'_> {
         let is_anew = |source: &TopicPartition| {
             self.progress.reached(source).is_some_and(|reached| reached.epoch >= epoch)
         };
-        let (anew, new): (Vec<_>, Vec<_>) = new.into_iter().partition(is_anew);
-        self.wait_for_epoch(anew);
-        for source in new {
-            // One that is not there yet shows up at the next look.
-            let Ok(ends) = self.shared.deps.broker.ends(&source).await else { continue };
-            self.progress.add(source.clone(), ends.first);
-            self.next.insert(source.clone(), ends.first);
+        let (anew, new): (Vec<_>, Vec<_>) =
+            first.into_iter().partition(|(source, _)| is_anew(source));
+        self.wait_for_epoch(anew.into_iter().map(|(source, _)| source).collect());
+        for (source, first) in new {
+            self.progress.add(source.clone(), first);
+            self.next.insert(source.clone(), first);
             self.park(source, self.shared.deps.clock.monotonic());
             added = true;
         }
+        self.note_unread();
         if added {
             // Committed before the first record of them is decided.
             self.progress.commit(self.commits, self.patience).await?;

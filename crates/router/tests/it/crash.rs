@@ -67,7 +67,8 @@ pub(crate) async fn faults(lab: &Lab) -> Vec<String> {
         }
     }
     for webhook in lab.registry.snapshot().webhooks.keys() {
-        let records = lab.deliveries(*webhook, 0).await;
+        let mut records = lab.deliveries(*webhook, 0).await;
+        records.extend(lab.deliveries(*webhook, 1).await);
         let found: BTreeSet<Vec<u8>> =
             records.iter().map(|record| record.notification.to_vec()).collect();
         let wanted = wanted.remove(webhook).unwrap_or_default();

@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use tidings_broker::{
-    AppendBatch, Broker, Faults, Header, LocalBroker, LocalConfig, NewRecord, Record, Retention,
-    TopicSpec,
+    AppendBatch, Broker, Fault, Faults, Header, LocalBroker, LocalConfig, NewRecord, ReadError,
+    Record, Retention, TopicSpec,
 };
 use tidings_catalogue::Catalogue;
 use tidings_delivery::TookOrder;
@@ -65,6 +65,31 @@ impl Router {
     pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         assert_eq!(self.tasks.join_next().await.unwrap().unwrap(), Ok(()));
+    }
+}
+
+/// What a broker answers about one event topic's partition while it is planted.
+#[derive(Debug, Default)]
+pub(crate) struct BadSource(parking_lot::Mutex<Option<(TopicPartition, ReadError)>>);
+
+impl BadSource {
+    pub(crate) fn plant(&self, source: &TopicPartition, error: ReadError) {
+        *self.0.lock() = Some((source.clone(), error));
+    }
+
+    pub(crate) fn mend(&self) {
+        *self.0.lock() = None;
+    }
+}
+
+impl Faults for BadSource {
+    fn on_append(&self, _to: &TopicPartition, _records: usize) -> Option<Fault> {
+        None
+    }
+
+    fn on_read(&self, of: &TopicPartition, _offset: Option<Offset>) -> Option<ReadError> {
+        let planted = self.0.lock();
+        planted.as_ref().filter(|(source, _)| source == of).map(|(_, error)| error.clone())
     }
 }
 

@@ -9,3 +9,4 @@ mod one_time_codes;
 mod poison;
 mod routes;
 mod sabotage;
+mod unread;

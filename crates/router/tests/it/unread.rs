@@ -1,0 +1,81 @@
+//! Source partitions that cannot be looked at or read for a while: they are not
+//! forgotten, and hold nobody up.
+
+use std::{sync::Arc, time::Duration};
+
+use tidings_broker::ReadError;
+use tidings_catalogue::Catalogue;
+use tidings_types::{Clock as _, TopicPartition, WebhookId, names};
+
+use crate::{
+    crash::{faults, sources},
+    lab::{BadSource, Lab, PM},
+};
+
+/// Its decisions stand beside those on partition 8 of 101.
+fn place() -> TopicPartition {
+    TopicPartition::new(names::events("104"), 1)
+}
+
+async fn lab() -> (Lab, Arc<BadSource>, WebhookId) {
+    let bad = Arc::<BadSource>::default();
+    let lab = Lab::with(Catalogue::builtin(), Some(Arc::<BadSource>::clone(&bad))).await;
+    let webhook = lab.webhook(1, PM, &["104", "101"]).await;
+    lab.event_topics().await;
+    (lab, bad, webhook)
+}
+
+fn errors(of: &TopicPartition) -> [ReadError; 2] {
+    [ReadError::Unavailable, ReadError::UnknownPartition(of.clone())]
+}
+
+/// Events of all other sources are routed.
+async fn others_go_on(lab: &Lab, seed: u64) {
+    for partition in 0..12 {
+        lab.publish("101", partition, lab.sample("101", seed)).await;
+    }
+    for partition in 0..12 {
+        lab.routed_to_end("101", partition).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_source_partition_that_cannot_be_looked_at_is_looked_at_again() {
+    let new = TopicPartition::new(names::events("104"), 3);
+    for error in errors(&new) {
+        let (lab, bad, webhook) = lab().await;
+        let router = lab.router();
+        lab.wait_for(async || router.handle.is_ready()).await;
+        bad.plant(&new, error);
+        lab.broker.add_partitions(&names::events("104"), 4).await.unwrap();
+        lab.publish("104", 3, lab.sample("104", 1)).await;
+        lab.clock.sleep(Duration::from_secs(20)).await;
+        others_go_on(&lab, 2).await;
+        assert_eq!(lab.deliveries(webhook, 0).await.len(), 0);
+        assert_eq!(lab.metrics.unread(), 1);
+        bad.mend();
+        lab.routed_to_end("104", 3).await;
+        assert_eq!(sources(&lab, webhook).await.len(), 1);
+        assert_eq!(lab.metrics.unread(), 0);
+        router.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_a_takeover_does_not_know_is_not_forgotten() {
+    for error in [ReadError::UnknownPartition(place())] {
+        let (lab, bad, webhook) = lab().await;
+        for (round, seed) in (0..3).zip([1, 2, 3]) {
+            // In the first round it has no commit.
+            bad.plant(&place(), error.clone());
+            let router = lab.router();
+            lab.publish("104", 1, lab.sample("104", seed)).await;
+            others_go_on(&lab, seed).await;
+            bad.mend();
+            lab.routed_to_end("104", 1).await;
+            assert_eq!(sources(&lab, webhook).await.len(), round + 1);
+            router.stop().await;
+        }
+        assert_eq!(faults(&lab).await, Vec::<String>::new());
+    }
+}
