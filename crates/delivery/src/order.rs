@@ -3,7 +3,8 @@
 //!
 //! A queue holds the open notifications of one order key in one lane (of all of
 //! them, under `strict`), by number. A queue whose first has failed is stuck: it
-//! holds only itself.
+//! holds only itself. So does one whose first is held, since an operator stopped its
+//! event type.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -15,7 +16,7 @@ use crate::{At, Entry};
 pub(crate) const STRICT: u128 = 0;
 /// Of each queue that moves, so many notifications count as work in hand...
 const COUNTED: usize = 64;
-/// ...and with so much in hand nothing more is taken up.
+/// ...and with so much in hand in its lane nothing more is taken up.
 const IN_HAND: usize = 512;
 
 /// Where a numbered notification stands in the order.
@@ -32,12 +33,32 @@ pub struct Queued {
 struct Queue {
     places: BTreeMap<u64, (At, Option<u128>)>,
     is_stuck: bool,
+    /// Its first waits until an operator lets its event type go on.
+    is_held: bool,
 }
 
 impl Queue {
-    fn counts(&self) -> (usize, usize) {
-        if self.is_stuck { (0, 0) } else { (self.places.len().min(COUNTED), self.places.len()) }
+    fn counts(&self) -> Counts {
+        let places = self.places.len();
+        if self.is_held {
+            Counts { behind_held: places.saturating_sub(1), ..Counts::default() }
+        } else if self.is_stuck {
+            Counts::default()
+        } else {
+            Counts { in_hand: places.min(COUNTED), moving: places, behind_held: 0 }
+        }
     }
+}
+
+/// What the queues of a lane hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    /// Those that move, at most [`COUNTED`] of each...
+    in_hand: usize,
+    /// ...and in all.
+    moving: usize,
+    /// Behind the first ones of queues that are held.
+    behind_held: usize,
 }
 
 /// Numbers and queues. Bounded by the open notifications.
@@ -47,10 +68,7 @@ pub(crate) struct Order {
     queues: HashMap<(Lane, u128), Queue>,
     /// The numbers that stand in queues of keys.
     keyed: [BTreeSet<u64>; 2],
-    /// What the queues that move hold, at most [`COUNTED`] of each...
-    in_hand: usize,
-    /// ...and in all.
-    moving: usize,
+    counts: [Counts; 2],
 }
 
 const fn index(lane: Lane) -> usize {
@@ -91,6 +109,7 @@ impl Order {
             let before = queue.places.first_key_value().map(|(first, (at, _))| (*first, *at));
             queue.places.insert(number, (entry.at, queued.state));
             let is_first = before.is_none_or(|(first, _)| number < first);
+            queue.is_held &= !is_first;
             (is_first, before.map(|(_, at)| at))
         }))
     }
@@ -110,6 +129,7 @@ impl Order {
                 return None;
             }
             queue.is_stuck = false;
+            queue.is_held = false;
             queue.places.first_key_value().map(|(_, (at, _))| *at)
         });
         if self.queues.get(&of).is_some_and(|queue| queue.places.is_empty()) {
@@ -144,6 +164,26 @@ impl Order {
         }
     }
 
+    /// The first of its queue is held, or goes on.
+    pub(crate) fn hold(&mut self, entry: &Entry, is_held: bool) {
+        if let Some(queued) = entry.queue
+            && self.is_first(entry)
+        {
+            self.change((entry.lane, queued.key), |queue| queue.is_held = is_held);
+        }
+    }
+
+    /// Whether it stands in a queue that is held.
+    pub(crate) fn is_held(&self, entry: &Entry) -> bool {
+        let queue = entry.queue.and_then(|queued| self.queues.get(&(entry.lane, queued.key)));
+        queue.is_some_and(|queue| queue.is_held)
+    }
+
+    /// How many wait behind the first ones of queues that are held.
+    pub(crate) fn behind_held(&self) -> usize {
+        self.counts.iter().map(|lane| lane.behind_held).sum()
+    }
+
     /// In the queue of `entry`, if it is stuck: those in whose place a newer state
     /// stands, oldest first.
     pub(crate) fn superseded(&self, entry: &Entry) -> Vec<At> {
@@ -160,12 +200,13 @@ impl Order {
         over
     }
 
-    /// Whether another notification may be taken up. Stuck queues do not count, so
-    /// that the others go on; but a queue that moves and is long must not push
-    /// others out.
-    pub(crate) fn has_room(&self, open: usize, max_open: usize) -> bool {
-        let crowds_out = open >= max_open / 2 && self.moving >= max_open / 4;
-        self.in_hand < IN_HAND && !crowds_out
+    /// Whether another notification of a lane may be taken up. Queues that are stuck or
+    /// held do not count, so that the others go on; but a queue that moves and is long must
+    /// not push others out. What is in hand in one lane holds up none of the other.
+    pub(crate) fn has_room(&self, lane: Lane, open: usize, max_open: usize) -> bool {
+        let Counts { in_hand, moving, .. } = self.counts[index(lane)];
+        let crowds_out = open >= max_open / 2 && moving >= max_open / 4;
+        in_hand < IN_HAND && !crowds_out
     }
 
     /// Whether another one may join the strict queue: no more than are numbered in
@@ -177,11 +218,13 @@ impl Order {
 
     fn change<T>(&mut self, of: (Lane, u128), change: impl FnOnce(&mut Queue) -> T) -> T {
         let queue = self.queues.entry(of).or_default();
-        let (in_hand, moving) = queue.counts();
+        let before = queue.counts();
         let given = change(queue);
-        let (in_hand_now, moving_now) = queue.counts();
-        self.in_hand = self.in_hand + in_hand_now - in_hand;
-        self.moving = self.moving + moving_now - moving;
+        let now = queue.counts();
+        let all = &mut self.counts[index(of.0)];
+        all.in_hand = all.in_hand + now.in_hand - before.in_hand;
+        all.moving = all.moving + now.moving - before.moving;
+        all.behind_held = all.behind_held + now.behind_held - before.behind_held;
         given
     }
 }
@@ -215,9 +258,10 @@ mod tests {
         assert_eq!(order.remove(&entry(3, 7, None)), None);
         assert_eq!(order.remove(&entry(1, 7, None)), Some(entry(2, 7, None).at));
         assert_eq!(order.remove(&entry(2, 7, None)), None);
-        assert_eq!((order.in_hand, order.moving), (1, 1));
+        let counts = Counts { in_hand: 1, moving: 1, behind_held: 0 };
+        assert_eq!(order.counts, [counts, Counts::default()]);
         assert_eq!(order.remove(&entry(4, 8, None)), None);
-        assert_eq!((order.in_hand, order.moving, order.queues.len()), (0, 0, 0));
+        assert_eq!((order.counts, order.queues.len()), ([Counts::default(); 2], 0));
     }
 
     #[test]
@@ -226,18 +270,42 @@ mod tests {
         for number in 1..=10_000 {
             order.push(&entry(number, 7, None));
         }
-        assert!(order.has_room(10_000, 100_000));
-        assert!(
-            !order.has_room(10_000, 20_000),
-            "a long queue that moves does not push others out"
-        );
+        let room = |order: &Order, max_open| order.has_room(Lane::Standard, 10_000, max_open);
+        assert!(room(&order, 100_000));
+        assert!(!room(&order, 20_000), "a long queue that moves does not push others out");
         order.stick(&entry(1, 7, None));
-        assert!(order.has_room(10_000, 20_000));
+        assert!(room(&order, 20_000));
         for number in 0..512 {
-            assert!(order.has_room(10_000, 100_000));
+            assert!(room(&order, 100_000));
             order.push(&entry(20_000 + number, u128::from(number) + 100, None));
         }
-        assert!(!order.has_room(10_000, 100_000));
+        assert!(!room(&order, 100_000));
+        assert!(order.has_room(Lane::Urgent, 10_000, 100_000), "the other lane goes on");
+    }
+
+    #[test]
+    fn a_queue_is_held_while_its_first_is() {
+        let mut order = Order::default();
+        let [first, second, third] = [1, 2, 3].map(|number| entry(number, 7, None));
+        order.push(&second);
+        order.push(&third);
+        order.hold(&third, true);
+        assert!(!order.is_held(&third), "it is not the first");
+        order.hold(&second, true);
+        assert!(order.is_held(&third));
+        let held = Counts { behind_held: 1, ..Counts::default() };
+        assert_eq!(order.counts, [held, Counts::default()]);
+        // A takeover may bring them in any order.
+        order.push(&first);
+        assert!(!order.is_held(&third));
+        assert_eq!(order.behind_held(), 0);
+        order.hold(&first, true);
+        assert_eq!(order.behind_held(), 2);
+        order.remove(&first);
+        order.hold(&second, true);
+        order.hold(&second, false);
+        let moves = Counts { in_hand: 2, moving: 2, behind_held: 0 };
+        assert_eq!(order.counts, [moves, Counts::default()]);
     }
 
     #[test]

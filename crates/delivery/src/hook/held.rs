@@ -2,8 +2,9 @@
 //! attempt, so that those behind them go on.
 //!
 //! They wait in phase Held, outside the due times. A held one never ends because too
-//! many are open; once as many are held as may be open, the webhook reads on only when
-//! its types go on. Past its deadline one expires.
+//! many are open, nor does one that stands behind it in its order; once as many wait so as
+//! may be open, the webhook reads on only when its types go on. Past its deadline one
+//! expires.
 
 use tidings_types::Timestamp;
 
@@ -11,9 +12,9 @@ use super::{Hook, SWEEP};
 use crate::{At, FactKind, Process, entry::Phase};
 
 impl<B: Clone> Hook<B> {
-    /// Open notifications that may be tried.
+    /// Open notifications that may be tried: neither held nor behind one that is.
     pub(super) fn tried(&self) -> usize {
-        self.open().saturating_sub(self.held)
+        self.open().saturating_sub(self.held + self.order.behind_held())
     }
 
     /// Keeps a notification that waits, or was just taken up, until its type goes on.
@@ -22,7 +23,9 @@ impl<B: Clone> Hook<B> {
         state.stop_waiting(at.offset);
         let Some(open) = state.open.get_mut(&at.offset) else { return };
         open.phase = Phase::Held;
+        let entry = open.entry;
         state.changed = true;
+        self.order.hold(&entry, true);
         if self.held == 0 {
             self.held_sweep = now + SWEEP;
         }
@@ -41,10 +44,11 @@ impl<B: Clone> Hook<B> {
         let mut released = 0;
         for state in self.lanes.iter_mut().flatten() {
             let held = state.open.values().filter(|it| it.phase == Phase::Held && may_go(it.kind));
-            let offsets: Vec<_> = held.map(|open| open.entry.at.offset).collect();
-            released += offsets.len();
-            for offset in offsets {
-                state.wait(offset);
+            let entries: Vec<_> = held.map(|open| open.entry).collect();
+            released += entries.len();
+            for entry in entries {
+                state.wait(entry.at.offset);
+                self.order.hold(&entry, false);
             }
         }
         self.held = self.held.saturating_sub(released);

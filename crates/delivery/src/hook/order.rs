@@ -77,7 +77,9 @@ impl<B: Clone> Hook<B> {
         process: &mut Process,
     ) -> Head<B> {
         let open = self.tried();
-        let has_room = self.order.has_room(open, process.limits.max_open)
+        let waiting = self.open().saturating_sub(open);
+        let has_room = self.order.has_room(entry.lane, open, process.limits.max_open)
+            && waiting < process.limits.max_open
             && (self.rules.ordering != Ordering::Strict || self.order.has_strict_room());
         if !has_room || !self.gate.takes_up(self.tried_in(entry.at.partition), now) {
             return Head::Waits;
@@ -185,9 +187,11 @@ impl<B: Clone> Hook<B> {
         let Some(state) = self.lane_mut(next.partition) else { return };
         let Some(open) = state.open.get_mut(&next.offset) else { return };
         let entry = open.entry;
+        let is_held = open.phase == Phase::Held;
         if open.phase == Phase::Blocked {
             state.wait(next.offset);
         }
+        self.order.hold(&entry, is_held);
         if entry.totals.attempts > 0 {
             self.order.stick(&entry);
         }

@@ -363,6 +363,75 @@ fn a_stuck_key_holds_only_itself() {
     assert_eq!(run.hook.open(), 3);
 }
 
+/// So many standard notifications, each of its own key, and one of the urgent lane.
+fn many_keys(count: u64) -> Run {
+    let mut run = Run::new(&rules(Ordering::PerKey, StuckKey::Wait));
+    run.logs[0] = (0..count)
+        .map(|offset| Arrived { order_key: u128::from(offset) + 9, ..arrived(0, offset, 1) })
+        .collect();
+    run.logs[1] = vec![Arrived { lane: Lane::Urgent, kind: 7, ..arrived(1, 0, 1) }];
+    run
+}
+
+#[test]
+fn a_stopped_type_holds_its_keys_and_no_other_ones() {
+    let mut run = many_keys(2000);
+    run.process.paused.insert(1);
+    let offset = 2000;
+    let other = Arrived { order_key: 1, kind: 7, ..arrived(0, offset, 1) };
+    // Of the key of one that is held.
+    let behind = Arrived { order_key: 9, kind: 7, ..arrived(0, offset + 1, 1) };
+    run.logs[0].extend([other, behind]);
+    run.logs[1].clear();
+    run.read_on();
+    step(&mut run, 100);
+    let accepted: Vec<u64> = run.accepted.iter().map(|(_, _, number)| *number).collect();
+    assert_eq!(accepted, [2001]);
+    run.logs[1] = vec![Arrived { lane: Lane::Urgent, kind: 7, ..arrived(1, 0, 1) }];
+    run.read_on();
+    step(&mut run, 10);
+    assert_eq!(run.accepted.last().unwrap().0, Lane::Urgent);
+    run.process.paused.clear();
+    run.hook.pauses_changed(&run.process);
+    step(&mut run, 4000);
+    assert!(run.hook.is_settled(), "all go on");
+    assert_eq!(run.accepted.len(), 2003);
+}
+
+#[test]
+fn what_stands_behind_a_held_one_ends_no_sooner_than_it() {
+    let mut run = deliver(&[], StuckKey::Wait);
+    run.process.limits.max_open = 8;
+    run.process.paused.insert(1);
+    // One of a stopped type, and many of another behind it in its key.
+    run.logs[0] = (0..50)
+        .map(|offset| Arrived { kind: if offset == 0 { 1 } else { 7 }, ..arrived(0, offset, 1) })
+        .collect();
+    run.read_on();
+    step(&mut run, 100);
+    assert!(run.outcomes.iter().all(|fact| fact.kind == FactKind::TakenUp));
+    assert!(run.hook.open() <= 8, "the rest waits in the log: {}", run.hook.open());
+    run.process.paused.clear();
+    run.hook.pauses_changed(&run.process);
+    step(&mut run, 200);
+    assert_eq!(run.accepted.len(), 50);
+}
+
+#[test]
+fn a_pause_of_the_standard_lane_holds_up_no_urgent_key() {
+    let mut run = many_keys(600);
+    let urgent = std::mem::take(&mut run.logs[1]);
+    run.read_on();
+    let (now, hour) = (run.now(), Duration::from_secs(3600));
+    run.hook.gate.pause(Lane::Standard, now, hour);
+    step(&mut run, 20);
+    assert_eq!(run.hook.open(), 512, "so many are numbered ahead");
+    run.logs[1] = urgent;
+    run.read_on();
+    step(&mut run, 10);
+    assert_eq!(run.accepted, [(Lane::Urgent, 1, 1)]);
+}
+
 #[test]
 fn a_skipped_key_goes_on_at_the_end_of_its_ladder_also_when_the_choice_comes_later() {
     let mut run = deliver(&[2, 2], StuckKey::Wait);

@@ -251,7 +251,8 @@ impl<B: Clone> Hook<B> {
             return Head::Passed;
         }
         let is_paused = process.paused.contains(&kind);
-        if is_paused && open_now.max(self.held) >= process.limits.max_open {
+        let waiting = self.open().saturating_sub(open_now);
+        if is_paused && open_now.max(waiting) >= process.limits.max_open {
             // Nothing is lost: the log keeps it, and what is behind it.
             return Head::Waits;
         }
@@ -465,8 +466,13 @@ impl<B: Clone> Hook<B> {
     pub(super) fn end_oldest(&mut self, lane: Lane, now: Timestamp, process: &mut Process) {
         let Some(state) = &self.lanes[index(lane)] else { return };
         let waits = |phase: Phase| matches!(phase, Phase::Waiting | Phase::Blocked);
-        // One of a type that an operator stopped is not to end for that.
-        let may_end = |open: &&Open<B>| waits(open.phase) && !process.paused.contains(&open.kind);
+        // One of a type that an operator stopped is not to end for that, nor what waits
+        // behind it.
+        let may_end = |open: &&Open<B>| {
+            waits(open.phase)
+                && !process.paused.contains(&open.kind)
+                && !self.order.is_held(&open.entry)
+        };
         let oldest = state.open.values().find(may_end);
         let Some(at) = oldest.map(|open| open.entry.at) else { return };
         self.end(process, at, FactKind::Undelivered(EndReason::TooManyOpen), now, None);
