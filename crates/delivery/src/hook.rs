@@ -24,6 +24,8 @@ mod log;
 mod order;
 #[cfg(test)]
 mod order_tests;
+#[cfg(test)]
+mod standing_tests;
 mod take_up;
 #[cfg(test)]
 mod tests;

@@ -43,18 +43,45 @@ impl<B: Clone> Hook<B> {
         open.deadline = record.deadline;
         open.size = record.size;
         open.kind = record.kind;
-        if record.deadline.is_some_and(|deadline| deadline <= now) {
-            self.free_place(lane, process);
-            self.end(process, at, FactKind::Expired, now, None);
+        if !self.may_still_start(at, now, process) {
             return None;
         }
-        if process.paused.contains(&record.kind) {
-            self.free_place(lane, process);
-            self.hold(at, now);
-            return None;
-        }
+        let open = self.lane_mut(at.partition)?.open.get_mut(&at.offset)?;
         open.phase = Phase::InFlight;
         Some(super::take_up::begin(open, record.body, now))
+    }
+
+    /// Whether an attempt that was allowed and then had to wait for something of ours (its
+    /// body, a key) may start all the same. If not it waits again, is held, or has ended.
+    pub fn may_still_start(&mut self, at: At, now: Timestamp, process: &mut Process) -> bool {
+        let Some(open) = self.lane(at.partition).and_then(|state| state.open.get(&at.offset))
+        else {
+            return false;
+        };
+        if open.phase != Phase::Loading && open.phase != Phase::InFlight {
+            return false;
+        }
+        let (lane, due) = (open.entry.lane, open.entry.totals.due);
+        let (deadline, kind) = (open.deadline, open.kind);
+        match self.gate.standing() {
+            Standing::Active => {}
+            // Those of the latter two end when they are asked for next.
+            Standing::Inactive | Standing::Paused | Standing::Suspended | Standing::Deleted => {
+                self.put_back(at, due, process);
+                return false;
+            }
+        }
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            self.free_place(lane, process);
+            self.end(process, at, FactKind::Expired, now, None);
+            return false;
+        }
+        if process.paused.contains(&kind) {
+            self.free_place(lane, process);
+            self.hold(at, now);
+            return false;
+        }
+        true
     }
 
     /// An attempt could not be made for a reason of ours (the log or a key cannot

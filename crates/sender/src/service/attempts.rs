@@ -237,7 +237,13 @@ impl Running {
                 self.settle(key);
             }
             Loaded::Keys { row: key, attempt, complete: true } => {
-                self.start_with(key, attempt, KeysAre::Fresh);
+                let Some(row) = self.table.get_mut(key) else { return };
+                if row.hook.may_still_start(attempt.at, now, &mut self.process) {
+                    self.start_with(key, attempt, KeysAre::Fresh);
+                } else {
+                    self.table.make_ready(key);
+                    self.settle(key);
+                }
             }
             Loaded::Keys { row: key, attempt, complete: false } => {
                 let Some(row) = self.table.get_mut(key) else { return };

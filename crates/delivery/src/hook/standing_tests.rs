@@ -1,0 +1,128 @@
+//! What waits or is under way when a webhook's standing changes.
+
+use std::{sync::Arc, time::Duration};
+
+use tidings_types::AttemptCode;
+
+use super::*;
+use crate::{Arrived, Ladder, Limits, Report};
+
+fn hook() -> (Hook<u32>, Process) {
+    let ladder = Ladder::new([0, 10, 10, 10].map(Duration::from_millis).to_vec()).unwrap();
+    let rules = Rules::plain(4, Arc::new(ladder));
+    let mut hook = Hook::new(WebhookId::from_bytes([1; 16]), Standing::Active, rules);
+    hook.add_partition(0, 0);
+    hook.gate.succeeded(Timestamp::ZERO);
+    (hook, Process::new(Limits { pace: crate::Pace::quick(), ..Limits::default() }))
+}
+
+fn arrived(offset: u64, run: u8) -> Arrived<u32> {
+    Arrived {
+        offset,
+        notification: NotificationId::from_bytes([1; 16]),
+        run: RunId::from_bytes([run; 16]),
+        lane: Lane::Standard,
+        deadline: None,
+        kind: 1,
+        order_key: 0,
+        state_key: None,
+        number: 0,
+        size: 100,
+        body: 0,
+    }
+}
+
+fn at(offset: u64) -> At {
+    At { partition: 0, offset }
+}
+
+fn now(millis: i64) -> Timestamp {
+    Timestamp::from_millis(1_000_000 + millis)
+}
+
+fn report(status: u16) -> Report {
+    let code = if status == 200 { AttemptCode::Delivered } else { AttemptCode::Http };
+    let attempt = AttemptFact { code, http_status: status, duration: Duration::ZERO };
+    Report { attempt, retry_after: None }
+}
+
+fn attempt(step: Step<u32>) -> Attempt<u32> {
+    match step {
+        Step::Attempt(attempt) => attempt,
+        Step::Load(_) | Step::Idle => panic!("{step:?} is no attempt"),
+    }
+}
+
+fn acknowledge(hook: &mut Hook<u32>, process: &mut Process, millis: i64) -> Vec<FactKind> {
+    let facts: Vec<Fact> = hook.facts().collect();
+    for fact in &facts {
+        hook.acknowledged(fact, None, now(millis), process);
+    }
+    facts.iter().map(|fact| fact.kind).collect()
+}
+
+fn set(hook: &mut Hook<u32>, standing: Standing, millis: i64, process: &mut Process) {
+    let rules = hook.rules.clone();
+    hook.set(standing, rules, now(millis), process);
+}
+
+/// One whose body is being read for its second attempt, at 20 ms.
+fn loading() -> (Hook<u32>, Process) {
+    let (mut hook, mut process) = hook();
+    hook.arrived(0, arrived(0, 0), &mut process);
+    let first = attempt(hook.next(now(0), &mut process));
+    hook.finished(first.at, &report(500), now(0), 0, &mut process);
+    acknowledge(&mut hook, &mut process, 0);
+    assert!(matches!(hook.next(now(20), &mut process), Step::Load(_)));
+    assert_eq!(process.in_flight, [1, 0]);
+    (hook, process)
+}
+
+#[test]
+fn no_attempt_starts_when_its_body_comes_after_the_webhook_was_stopped() {
+    for standing in [Standing::Inactive, Standing::Paused] {
+        let (mut hook, mut process) = loading();
+        set(&mut hook, standing, 21, &mut process);
+        let started = hook.loaded(at(0), Some(arrived(0, 0)), now(22), &mut process);
+        assert!(started.is_none(), "{standing:?}");
+        assert_eq!((process.in_flight, process.facts), ([0, 0], 0));
+        set(&mut hook, Standing::Active, 23, &mut process);
+        assert!(matches!(hook.next(now(23), &mut process), Step::Load(_)), "{standing:?}");
+    }
+    for (standing, end) in [
+        (Standing::Deleted, FactKind::Cancelled),
+        (Standing::Suspended, FactKind::Undelivered(EndReason::Suspended)),
+    ] {
+        let (mut hook, mut process) = loading();
+        set(&mut hook, standing, 21, &mut process);
+        let record = Arrived { deadline: Some(now(1)), ..arrived(0, 0) };
+        assert!(hook.loaded(at(0), Some(record), now(22), &mut process).is_none());
+        assert!(matches!(hook.next(now(22), &mut process), Step::Idle));
+        assert_eq!(acknowledge(&mut hook, &mut process, 22), [end]);
+        assert_eq!((process.in_flight, hook.open()), ([0, 0], 0));
+    }
+}
+
+#[test]
+fn an_attempt_that_waited_for_its_key_starts_only_if_it_still_may() {
+    let flying = |deadline| {
+        let (mut hook, mut process) = hook();
+        hook.arrived(0, Arrived { deadline, ..arrived(0, 0) }, &mut process);
+        attempt(hook.next(now(0), &mut process));
+        (hook, process)
+    };
+    let (mut hook, mut process) = flying(Some(now(10)));
+    assert!(hook.may_still_start(at(0), now(9), &mut process));
+    assert!(!hook.may_still_start(at(0), now(10), &mut process));
+    assert_eq!(acknowledge(&mut hook, &mut process, 10), [FactKind::Expired]);
+    assert_eq!(process.in_flight, [0, 0]);
+    let (mut hook, mut process) = flying(None);
+    set(&mut hook, Standing::Inactive, 1, &mut process);
+    assert!(!hook.may_still_start(at(0), now(2), &mut process));
+    assert!(!hook.may_still_start(at(0), now(2), &mut process), "it waits already");
+    assert_eq!((process.in_flight, process.facts, hook.open()), ([0, 0], 0, 1));
+    let (mut hook, mut process) = flying(None);
+    process.paused.insert(1);
+    assert!(!hook.may_still_start(at(0), now(2), &mut process));
+    assert_eq!((process.in_flight, hook.held), ([0, 0], 1));
+}
