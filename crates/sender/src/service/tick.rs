@@ -269,9 +269,10 @@ impl Running {
                 }
             }
             Chore::Trimmed => {}
+            // Only one that is found says something: those that are not found stand still
+            // already, or were found before, and go on.
             Chore::Looked(key, found) => {
-                // No attempt: there is nothing to count.
-                self.looked(key, found);
+                self.looked(key, found.filter(|found| *found));
             }
             Chore::Ends { slot, said, end } => {
                 let Some(owner) = self.table.owners.get_mut(&slot) else { return };

@@ -386,6 +386,34 @@ async fn a_webhook_whose_url_changes_is_tried_at_once_while_nobody_is_found() {
     assert_eq!(of_first(&world), before + 1);
 }
 
+fn calls_of(world: &World, hook: u8) -> usize {
+    world.calls().iter().filter(|call| call.webhook == hook_id(hook)).count()
+}
+
+/// To look for an endpoint that was found before, and not to find it, says nothing of its
+/// webhook.
+#[tokio::test(start_paused = true)]
+async fn a_webhook_that_was_found_before_goes_on_while_nobody_is_found() {
+    let mut world = World::new().await;
+    world.sender(1);
+    world.webhook(hook_id(100)).await;
+    world.deliver(hook_id(100), [900]).await;
+    world.until("a call", |calls| calls.len() == 1).await;
+    world.pass(seconds(1)).await;
+    world.lose_until(seconds(600));
+    for n in 0..12 {
+        let (hook, manager) = (hook_id(n + 1), 20 + u32::from(n) % 5);
+        world.webhook_of(hook, manager).await;
+        world.append(hook, vec![world.owned(u32::from(n), manager)]).await;
+    }
+    // Both those that stand still and the one that was found have been looked for.
+    world.pass(seconds(30)).await;
+    assert!(world.calls().len() < 40, "they stand still");
+    world.deliver(hook_id(100), [901]).await;
+    world.pass(seconds(5)).await;
+    assert_eq!(calls_of(&world, 100), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn names_that_lead_nowhere_are_their_owners_fault_while_others_are_found() {
     let mut world = World::new().await;
