@@ -204,6 +204,11 @@ impl Breaker {
         self.recovers_since = Some(now);
     }
 
+    /// So much of the time that it has been failing says nothing.
+    pub(crate) fn pass_over(&mut self, time: Duration, now: Timestamp) {
+        self.failing_since = self.failing_since.map(|since| now.min(since + time));
+    }
+
     /// How many requests may be in flight; `None`: as many as adapts.
     pub(crate) fn limit(&self, now: Timestamp, pace: &Pace) -> Option<usize> {
         if self.is_open() {

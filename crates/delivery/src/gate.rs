@@ -463,12 +463,8 @@ impl Gate {
         self.standing
     }
 
-    /// Takes over what the registry says now. A webhook that comes back starts with
-    /// a clean slate, and slowly: its owner has said that it is repaired.
-    pub fn set(&mut self, standing: Standing, rules: &Rules, now: Timestamp) {
-        if standing == Standing::Active && self.standing != Standing::Active {
-            self.trust(now);
-        }
+    /// Takes over what the registry says now.
+    pub fn set(&mut self, standing: Standing, rules: &Rules) {
         self.standing = standing;
         self.max_in_flight = rules.max_in_flight.max(1);
         self.rate.set(rules.rate_per_second);
@@ -498,6 +494,11 @@ impl Gate {
         self.breaker.trust(now);
         self.adaptive = Adaptive::default();
         self.gone.clear();
+    }
+
+    /// The time that has passed since then does not count against it.
+    pub fn pass_over(&mut self, time: Duration, now: Timestamp) {
+        self.breaker.pass_over(time, now);
     }
 
     /// What a checkpoint says.

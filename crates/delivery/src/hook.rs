@@ -87,6 +87,10 @@ pub enum Reading {
 #[derive(Debug)]
 pub struct Hook<B> {
     id: WebhookId,
+    /// What the registry says. The gate's is what comes of it while we find nobody.
+    standing: Standing,
+    /// Since when it stands still because we find nobody.
+    lost_since: Option<Timestamp>,
     gate: Gate,
     rules: Rules,
     lanes: [Option<PartitionState<B>>; 2],
@@ -130,6 +134,8 @@ impl<B: Clone> Hook<B> {
     pub fn new(id: WebhookId, standing: Standing, rules: Rules) -> Self {
         Self {
             id,
+            standing,
+            lost_since: None,
             gate: Gate::new(standing, &rules),
             rules,
             lanes: [None, None],
@@ -179,22 +185,52 @@ impl<B: Clone> Hook<B> {
         if before.stuck_key == StuckKey::Wait && self.rules.stuck_key != StuckKey::Wait {
             self.free_stuck(now, process);
         }
-        if self.gate.standing() == Standing::Inactive && standing == Standing::Active {
+        if self.standing == Standing::Inactive && standing == Standing::Active {
             self.sweep(now, process);
         }
-        let comes_back = standing == Standing::Active && self.gate.standing() != Standing::Active;
+        let comes_back = standing == Standing::Active && self.standing != Standing::Active;
         if matches!(standing, Standing::Suspended | Standing::Deleted) {
             self.release_held(|_| true);
         }
-        if !standing.waits() {
-            self.stop_watching();
-        }
-        self.gate.set(standing, &self.rules, now);
+        self.standing = standing;
+        self.follow_standing();
         if comes_back {
+            // With a clean slate, and slowly: its owner has said that it is repaired.
+            self.gate.trust(now);
             self.alarm.reactivated();
             self.touch_health();
         }
         self.count_suspects(process);
+    }
+
+    /// We find nobody, or do again. Meanwhile it stands still like one that an operator
+    /// stopped, and the time does not count against it. Nobody has said that it is
+    /// repaired: what it failed with, and what it asked for, stands.
+    pub fn stand_still(&mut self, is_lost: bool, now: Timestamp) {
+        match (self.lost_since, is_lost) {
+            (None, true) => self.lost_since = Some(now),
+            (Some(since), false) => {
+                self.lost_since = None;
+                self.gate.pass_over(now.since(since), now);
+                self.touch_health();
+            }
+            (None, false) | (Some(_), true) => return,
+        }
+        self.follow_standing();
+    }
+
+    /// Whether it stands still because we find nobody.
+    pub fn stands_still(&self) -> bool {
+        self.lost_since.is_some()
+    }
+
+    fn follow_standing(&mut self) {
+        let stops = self.standing == Standing::Active && self.stands_still();
+        let standing = if stops { Standing::Paused } else { self.standing };
+        if !standing.waits() {
+            self.stop_watching();
+        }
+        self.gate.set(standing, &self.rules);
     }
 
     /// Open notifications of all lanes.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use tidings_delivery::{Fence, Hook, Standing};
+use tidings_delivery::{Fence, Hook};
 use tidings_types::{
     Instant, Offset, Partition, Slot, Timestamp, TopicName, TopicPartition, WebhookId, names,
 };
@@ -34,8 +34,6 @@ pub(crate) enum ReadState {
 pub(crate) struct Row {
     pub(crate) slot: Slot,
     pub(crate) webhook: Arc<Webhook>,
-    /// By which it is treated: its webhook's, or paused while we find nobody.
-    pub(crate) standing: Standing,
     pub(crate) hook: Hook<Delivery>,
     pub(crate) topic: TopicName,
     pub(crate) reading: [ReadState; 2],
@@ -136,7 +134,6 @@ impl Table {
         }
         let row = Row {
             slot,
-            standing: webhook.standing,
             webhook,
             hook,
             topic,

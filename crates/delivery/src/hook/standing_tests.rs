@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tidings_types::AttemptCode;
+use tidings_types::{AttemptCode, Sabotage};
 
 use super::*;
 use crate::{Arrived, Ladder, Limits, Report};
@@ -76,6 +76,41 @@ fn loading() -> (Hook<u32>, Process) {
     assert!(matches!(hook.next(now(20), &mut process), Step::Load(_)));
     assert_eq!(process.in_flight, [1, 0]);
     (hook, process)
+}
+
+/// Fails at 0 ms, and answers 410.
+fn failing() -> (Hook<u32>, Process) {
+    let (mut hook, mut process) = hook();
+    hook.arrived(0, arrived(0, 0), &mut process);
+    let first = attempt(hook.next(now(0), &mut process));
+    let busy = Report { retry_after: Some(Duration::from_secs(60)), ..report(410) };
+    hook.finished(first.at, &busy, now(0), 0, &mut process);
+    acknowledge(&mut hook, &mut process, 0);
+    (hook, process)
+}
+
+#[test]
+fn what_a_webhook_failed_with_stands_when_we_find_somebody_again() {
+    let (mut hook, mut process) = failing();
+    let before = hook.cut(0, Sabotage::None).unwrap().0;
+    hook.stand_still(true, now(1000));
+    assert_eq!(hook.gate().standing(), Standing::Paused);
+    hook.arrived(0, arrived(1, 0), &mut process);
+    assert!(matches!(hook.next(now(2000), &mut process), Step::Idle));
+    hook.stand_still(false, now(31_000));
+    assert_eq!(hook.gate().standing(), Standing::Active);
+    let after = hook.cut(0, Sabotage::None).unwrap().0;
+    assert_eq!(after.alarm, before.alarm);
+    assert_eq!(after.health.failing_since, Some(now(30_000)), "that time does not count");
+    let health = crate::Health { failing_since: before.health.failing_since, ..after.health };
+    assert_eq!(health, before.health);
+    // Of an activation its owner says that it is repaired, also while we find nobody.
+    hook.stand_still(true, now(32_000));
+    set(&mut hook, Standing::Inactive, 33_000, &mut process);
+    set(&mut hook, Standing::Active, 34_000, &mut process);
+    assert_eq!(hook.gate().standing(), Standing::Paused);
+    assert_eq!(hook.gate().health(), crate::Health::default());
+    assert!(hook.stands_still());
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! When it is we who find nobody: the webhooks whose endpoints are not found stand still,
-//! as if an operator had paused them, and attempts that found nobody do not count.
+//! as if an operator had paused them, and attempts that found nobody do not count. What
+//! they failed with before stands.
 //!
 //! What makes it our fault stands in [`tidings_delivery::OwnFault`].
 
 use std::sync::Arc;
 
 use futures::FutureExt as _;
-use tidings_delivery::{Standing, Turn};
+use tidings_delivery::Turn;
 
 use super::{Running, tick::Chore};
 use crate::{table::RowKey, webhook::Webhook};
@@ -64,20 +65,11 @@ impl Running {
         }
     }
 
-    /// The standing by which a webhook is treated.
-    pub(super) fn standing(&self, webhook: &Webhook) -> Standing {
-        if webhook.standing == Standing::Active && self.own_fault.holds(webhook.id) {
-            Standing::Paused
-        } else {
-            webhook.standing
-        }
-    }
-
     fn hold(&mut self, rows: Vec<RowKey>, is_held: bool) {
         for key in rows {
             let Some(row) = self.table.get(key) else { continue };
-            let webhook = Arc::clone(&row.webhook);
-            if is_held != (row.standing != webhook.standing) {
+            if is_held != row.hook.stands_still() {
+                let webhook = Arc::clone(&row.webhook);
                 self.apply(key, webhook);
             }
         }

@@ -82,22 +82,23 @@ impl Running {
     /// From now on a row is as its webhook and our own faults want it.
     pub(super) fn apply(&mut self, key: RowKey, webhook: Arc<Webhook>) {
         let now = self.now();
-        let standing = self.standing(&webhook);
+        let is_lost = self.own_fault.holds(webhook.id);
         let Some(row) = self.table.get_mut(key) else { return };
         let rules = webhook.rules(&self.config.ladders);
-        row.hook.set(standing, rules, now, &mut self.process);
+        let waited = row.hook.gate().standing().waits();
+        row.hook.set(webhook.standing, rules, now, &mut self.process);
+        row.hook.stand_still(is_lost, now);
         for partition in 0..webhook.partitions.clamp(1, 2) {
             row.hook.add_partition(partition, 0);
         }
         // What was read ahead has no order keys, or needs none.
         let reorders = row.webhook.ordering != webhook.ordering;
         // It is read on from elsewhere: to be taken up, or only for deadlines.
-        let turns = row.standing.waits() != standing.waits();
+        let turns = waited != row.hook.gate().standing().waits();
         if let Some(suspended) = &webhook.suspended {
             row.hook.suspended(suspended);
         }
         row.webhook = webhook;
-        row.standing = standing;
         if reorders || turns {
             for partition in [0, 1] {
                 self.readers.unassign(&row.partition(partition));
