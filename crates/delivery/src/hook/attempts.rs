@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidings_types::{AttemptCode, EndReason, Ordering, Timestamp};
 
-use super::{BOTH, Hook};
+use super::{BOTH, Hook, take_up::fresh};
 use crate::{
     Arrived, At, Attempt, Entry, Fact, FactKind, Process, Report, Standing, Totals, entry::Phase,
 };
@@ -92,8 +92,13 @@ impl<B: Clone> Hook<B> {
         if open.phase != Phase::Loading && open.phase != Phase::InFlight {
             return;
         }
-        open.joined = false;
-        open.entry.totals.due = due;
+        if std::mem::take(&mut open.joined) {
+            // What a resend was promised holds for the attempt that is made instead.
+            open.entry.totals = fresh(open.entry.totals, due);
+            state.changed = true;
+        } else {
+            open.entry.totals.due = due;
+        }
         let lane = open.entry.lane;
         state.wait(at.offset);
         self.free_place(lane, process);
@@ -172,7 +177,7 @@ impl<B: Clone> Hook<B> {
         process.counts.breakers_opened += u64::from(!was_broken && self.gate.is_broken());
         self.count_suspects(process);
         if joined {
-            totals = Totals { ladder_step: 0, first_attempt: Timestamp::ZERO, due: now, ..totals };
+            totals = fresh(totals, now);
         } else if is_early && !gone && self.gate.standing() == Standing::Active {
             // A probe is an attempt but not a step: it stays due as it was.
         } else {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tidings_types::{AttemptCode, Sabotage};
 
 use super::*;
-use crate::{Arrived, Ladder, Limits, Report};
+use crate::{Arrived, Ladder, Limits, Report, Totals};
 
 fn hook() -> (Hook<u32>, Process) {
     let ladder = Ladder::new([0, 10, 10, 10].map(Duration::from_millis).to_vec()).unwrap();
@@ -64,6 +64,10 @@ fn acknowledge(hook: &mut Hook<u32>, process: &mut Process, millis: i64) -> Vec<
 fn set(hook: &mut Hook<u32>, standing: Standing, millis: i64, process: &mut Process) {
     let rules = hook.rules.clone();
     hook.set(standing, rules, now(millis), process);
+}
+
+fn totals(hook: &Hook<u32>) -> Totals {
+    hook.lane(0).unwrap().open[&0].entry.totals
 }
 
 /// One whose body is being read for its second attempt, at 20 ms.
@@ -160,4 +164,21 @@ fn an_attempt_that_waited_for_its_key_starts_only_if_it_still_may() {
     process.paused.insert(1);
     assert!(!hook.may_still_start(at(0), now(2), &mut process));
     assert_eq!((process.in_flight, hook.held), ([0, 0], 1));
+}
+
+#[test]
+fn an_attempt_that_could_not_be_made_keeps_the_fresh_ladder_of_a_resend() {
+    let (mut hook, mut process) = loading();
+    hook.arrived(0, arrived(1, 9), &mut process);
+    assert!(matches!(hook.next(now(21), &mut process), Step::Idle));
+    assert_eq!(acknowledge(&mut hook, &mut process, 21), [FactKind::TakenUp, FactKind::Joined]);
+    hook.cut(0, Sabotage::None);
+    hook.put_back(at(0), now(30), &mut process);
+    let after = totals(&hook);
+    assert_eq!((after.ladder_step, after.first_attempt), (0, Timestamp::ZERO));
+    assert_eq!((after.attempts, after.due), (1, now(30)));
+    assert!(hook.is_changed(0), "the next checkpoint says so");
+    assert!(matches!(hook.next(now(30), &mut process), Step::Load(_)));
+    hook.put_back(at(0), now(50), &mut process);
+    assert_eq!(totals(&hook).due, now(50));
 }

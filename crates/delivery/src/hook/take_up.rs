@@ -480,7 +480,7 @@ impl<B: Clone> Hook<B> {
 }
 
 /// A fresh ladder, due at once; attempts stay counted.
-fn fresh(totals: Totals, now: Timestamp) -> Totals {
+pub(super) fn fresh(totals: Totals, now: Timestamp) -> Totals {
     Totals { ladder_step: 0, first_attempt: Timestamp::ZERO, due: now, ..totals }
 }
 
