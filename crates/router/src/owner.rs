@@ -87,6 +87,7 @@ async fn run(start: Start) -> Result<(), End> {
         next: taken.next,
         parked: BTreeMap::new(),
         anew: BTreeSet::new(),
+        behind: BTreeMap::new(),
         unread: Unread::new(&shared.deps.metrics),
         looks: JoinSet::new(),
         next_look: shared.deps.clock.monotonic(),
@@ -201,6 +202,8 @@ struct Decider<'a> {
     parked: BTreeMap<TopicPartition, Instant>,
     /// Those whose topic was made anew and that wait for a raised epoch.
     anew: BTreeSet<TopicPartition>,
+    /// Those that stand before a gap that cannot be read, and where.
+    behind: BTreeMap<TopicPartition, Offset>,
     unread: Unread<'a>,
     /// The look at those that is under way, if any, and when the next one is due.
     looks: JoinSet<Looked>,

@@ -87,6 +87,11 @@ impl Progress {
         self.state.lock().positions.insert(source, next);
     }
 
+    /// It stands still: what is committed of it stays as it is.
+    pub(crate) fn leave_out(&self, source: &TopicPartition) {
+        self.state.lock().positions.remove(source);
+    }
+
     /// It is gone, and was decided up to `next`.
     pub(crate) fn remove(&self, source: &TopicPartition, next: Offset) {
         let mut state = self.state.lock();

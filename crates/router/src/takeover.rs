@@ -144,7 +144,7 @@ impl Takeover<'_> {
         committed.iter().flatten().for_each(|committed| known.read(&committed.metadata));
         let (mut starts, mut anew) = (BTreeMap::new(), Vec::new());
         for (source, committed) in of.into_iter().zip(committed) {
-            match self.start(&source, committed, known.of(&source)).await? {
+            match self.start(&source, committed, known.of(&source)).await {
                 Found::Later => {}
                 Found::Start(start) => {
                     starts.insert(source, start);
@@ -155,39 +155,39 @@ impl Takeover<'_> {
         Ok((starts, known, anew))
     }
 
-    /// Where to begin with a source partition.
+    /// Where to begin with a source partition. Where it ends is asked only if that says
+    /// something, and once: no source holds up the others.
     async fn start(
         &self,
         source: &TopicPartition,
         committed: Option<CommittedPosition>,
         reached: Option<Reached>,
-    ) -> Result<Found, End> {
-        let mut tries = self.patience.tries();
-        let ends = loop {
-            match self.shared.deps.broker.ends(source).await {
-                Ok(ends) => break ends,
-                Err(ReadError::UnknownPartition(_)) => return Ok(Found::Later),
-                Err(_cannot_be_read_now) => tries.again().await?,
-            }
-        };
+    ) -> Found {
         let epoch = self.shared.config.source_epoch;
         let Some(committed) = committed else {
             if reached.is_some_and(|reached| reached.epoch >= epoch) {
-                return Ok(Found::Anew);
+                return Found::Anew;
             }
-            return Ok(Found::Start(Start {
+            let Ok(ends) = self.shared.deps.broker.ends(source).await else {
+                return Found::Later;
+            };
+            return Found::Start(Start {
                 committed: ends.first,
                 covered: None,
                 is_foreign: false,
                 is_anew: reached.is_some(),
-            }));
+            });
         };
         let covered = Covered::parse(&committed.metadata);
-        let is_anew =
-            committed.next > ends.end && covered.is_some_and(|covered| covered.epoch < epoch);
-        let committed = if is_anew { ends.first } else { committed.next };
         let is_foreign = covered.is_none();
-        Ok(Found::Start(Start { committed, covered, is_foreign, is_anew }))
+        if covered.is_none_or(|covered| covered.epoch >= epoch) {
+            let committed = committed.next;
+            return Found::Start(Start { committed, covered, is_foreign, is_anew: false });
+        }
+        let Ok(ends) = self.shared.deps.broker.ends(source).await else { return Found::Later };
+        let is_anew = committed.next > ends.end;
+        let committed = if is_anew { ends.first } else { committed.next };
+        Found::Start(Start { committed, covered, is_foreign, is_anew })
     }
 
     async fn replay(

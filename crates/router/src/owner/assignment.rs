@@ -10,7 +10,7 @@ use std::{
 };
 
 use tidings_broker::{Broker, PartitionEnds, ReadError};
-use tidings_types::{Instant, TopicPartition};
+use tidings_types::{Instant, Offset, TopicPartition};
 
 use super::Decider;
 use crate::{metrics::Metrics, patience::End, service::GROUP, sources::sources};
@@ -65,24 +65,39 @@ fn gauge(count: usize) -> i64 {
 #[derive(Debug)]
 pub(super) struct Looked {
     ends: Vec<(TopicPartition, Result<PartitionEnds, ReadError>)>,
+    /// Of those before a gap, one that can be read again.
+    readable: Option<TopicPartition>,
 }
 
-async fn look(broker: Broker, unread: Vec<TopicPartition>) -> Looked {
+async fn look(
+    broker: Broker,
+    unread: Vec<TopicPartition>,
+    behind: BTreeMap<TopicPartition, Offset>,
+) -> Looked {
     let mut ends = Vec::with_capacity(unread.len());
     for source in unread {
         let found = broker.ends(&source).await;
         ends.push((source, found));
     }
-    Looked { ends }
+    let mut readable = None;
+    for (source, at) in behind {
+        match broker.read(&source, at, 1).await {
+            Ok(records) if records.is_empty() => {}
+            Ok(_) | Err(ReadError::Trimmed { .. }) => readable = Some(source),
+            Err(_cannot_be_read_yet) => {}
+        }
+    }
+    Looked { ends, readable }
 }
 
 impl Decider<'_> {
     /// When the next look is due.
     pub(super) fn looks_at(&self) -> Option<Instant> {
-        (self.looks.is_empty() && !self.unread.sources.is_empty()).then_some(self.next_look)
+        let is_wanted = !self.unread.sources.is_empty() || !self.behind.is_empty();
+        (self.looks.is_empty() && is_wanted).then_some(self.next_look)
     }
 
-    /// Looks at what is not read yet, if it is time.
+    /// Looks at what is not read, if it is time.
     pub(super) fn look_if_due(&mut self) {
         let now = self.shared.deps.clock.monotonic();
         if self.looks_at().is_none_or(|at| at > now) {
@@ -90,14 +105,17 @@ impl Decider<'_> {
         }
         self.next_look = now + self.shared.config.topics_interval;
         let unread = self.unread.sources.keys().cloned().collect();
-        self.looks.spawn(look(self.shared.deps.broker.clone(), unread));
+        let broker = self.shared.deps.broker.clone();
+        self.looks.spawn(look(broker, unread, self.behind.clone()));
     }
 
     /// Notes which sources are listed and not read, and looks at new ones at once.
     pub(super) fn note_unread(&mut self) {
         let wanted = sources(&self.topics.borrow().clone(), self.partition);
         let is_unread = |source: &TopicPartition| {
-            !self.next.contains_key(source) && !self.anew.contains(source)
+            !self.next.contains_key(source)
+                && !self.anew.contains(source)
+                && !self.behind.contains_key(source)
         };
         let unread: BTreeSet<_> = wanted.into_iter().filter(is_unread).collect();
         if unread.iter().any(|source| !self.unread.sources.contains_key(source)) {
@@ -127,11 +145,22 @@ impl Decider<'_> {
                 self.stopped.goes_on(&source);
             }
         }
+        for source in
+            self.behind.keys().filter(|it| !wanted.contains(it)).cloned().collect::<Vec<_>>()
+        {
+            tracing::error!(%source, "what an append left out went with its topic and is not decided");
+            self.behind.remove(&source);
+            self.stopped.goes_on(&source);
+        }
         self.note_unread();
     }
 
     /// Reads those that a look has found, from where they begin.
     pub(super) async fn take_up(&mut self, looked: Looked) -> Result<(), End> {
+        if let Some(source) = looked.readable.filter(|source| self.behind.contains_key(source)) {
+            tracing::info!(%source, "what an append left out can be read again");
+            return Err(End::Lost);
+        }
         let mut first = BTreeMap::new();
         for (source, ends) in looked.ends {
             match ends {

@@ -1,15 +1,19 @@
 //! What an earlier owner left undecided before decisions that stand (`front`).
+//!
+//! Where it cannot be read now, its source stands still by itself: it gets no commit, so
+//! that whoever takes over finds the same, and once it can be read its owner takes over
+//! anew.
 
 use std::{ops::Range, time::Duration};
 
 use tidings_broker::{Fetched, ReadError, Record};
-use tidings_types::{Instant, Offset, TopicPartition};
+use tidings_types::{Offset, TopicPartition};
 
 use super::{Decider, append_rest};
 use crate::{deliver::Deliverer, patience::End};
 
-/// How long a topic must be unknown to be taken for gone.
-const GONE_FOR_GOOD: Duration = Duration::from_secs(60);
+/// For so long all sources of an owner wait for a gap that cannot be read.
+const WAITS: Duration = Duration::from_secs(10);
 
 impl Decider<'_> {
     /// Decides what an earlier owner left undecided before decisions that stand, before
@@ -19,15 +23,22 @@ impl Decider<'_> {
         gaps: Vec<(TopicPartition, Range<Offset>)>,
     ) -> Result<(), End> {
         for (source, gap) in gaps {
+            if self.behind.contains_key(&source) {
+                continue;
+            }
             tracing::warn!(
                 %source,
                 ?gap,
                 "an append failed in part; what it left out is decided now"
             );
             let behind = self.next.insert(source.clone(), gap.start);
-            self.make_up_for(&source, gap).await?;
-            if let Some(behind) = behind {
-                self.next.insert(source, behind);
+            match self.make_up_for(&source, gap).await? {
+                Ok(()) => {
+                    if let Some(behind) = behind {
+                        self.next.insert(source, behind);
+                    }
+                }
+                Err(at) => self.leave_behind(source, at),
             }
         }
         // Everything that is decided has its deliveries, and nothing before `next` is not
@@ -36,45 +47,41 @@ impl Decider<'_> {
         Ok(())
     }
 
+    /// Decides what is in a gap, or says where it cannot be read.
     async fn make_up_for(
         &mut self,
         source: &TopicPartition,
         gap: Range<Offset>,
-    ) -> Result<(), End> {
+    ) -> Result<Result<(), Offset>, End> {
         let deliverer = Deliverer { shared: self.shared, patience: self.patience };
         let mut at = gap.start;
         let mut tries = self.patience.tries();
-        let mut gone_since = None;
+        let mut failing_since = None;
         while at < gap.end {
             let broker = &self.shared.deps.broker;
-            let records = match broker.read(source, at, self.shared.config.poll_bytes).await {
-                Ok(records) => records,
-                Err(ReadError::Trimmed { first, .. }) => {
-                    self.shared.deps.metrics.unreadable.inc();
-                    tracing::error!(%source, "source records have expired before they were routed");
-                    at = first;
-                    continue;
+            let read = broker.read(source, at, self.shared.config.poll_bytes).await;
+            if let Err(ReadError::Trimmed { first, .. }) = read {
+                self.shared.deps.metrics.unreadable.inc();
+                tracing::error!(%source, "source records have expired before they were routed");
+                at = first;
+                continue;
+            }
+            if let Err(error) = &read {
+                self.shared.deps.metrics.unreadable.inc();
+                if tries.is_worth_a_line() {
+                    tracing::warn!(%source, at, %error, "what an append left out cannot be read");
                 }
-                Err(error) => {
-                    let is_gone = matches!(error, ReadError::UnknownPartition(_));
-                    if self.is_passed(source, &gap, is_gone.then_some(&mut gone_since)) {
-                        return Ok(());
-                    }
-                    self.shared.deps.metrics.unreadable.inc();
-                    if tries.is_worth_a_line() {
-                        tracing::error!(
-                            %source, at, %error,
-                            "what an append left out cannot be read, and its owner waits for it"
-                        );
-                    }
-                    tries.again().await?;
-                    continue;
-                }
-            };
+            }
+            let records = read.unwrap_or_default();
             let Some(last) = records.last().map(|record| record.offset) else {
+                let now = self.shared.deps.clock.monotonic();
+                if now.since(*failing_since.get_or_insert(now)) >= WAITS {
+                    return Ok(Err(at));
+                }
                 tries.again().await?;
                 continue;
             };
+            failing_since = None;
             let inside: Vec<Record> =
                 records.into_iter().filter(|record| record.offset < gap.end).collect();
             let reached = inside.last().map_or(gap.end, |record| record.offset + 1);
@@ -89,27 +96,22 @@ impl Decider<'_> {
             }
             at = if next < reached { next } else { last + 1 };
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
-    /// Whether a gap is passed because its topic has been gone for a while: a broker that
-    /// has just come back may know less for a moment.
-    fn is_passed(
-        &self,
-        source: &TopicPartition,
-        gap: &Range<Offset>,
-        gone_since: Option<&mut Option<Instant>>,
-    ) -> bool {
-        let now = self.shared.deps.clock.monotonic();
-        let is_passed =
-            gone_since.is_some_and(|since| now.since(*since.get_or_insert(now)) >= GONE_FOR_GOOD);
-        if is_passed {
+    /// What stands in the gap cannot be read. Nothing of its source is read or committed
+    /// until it can be.
+    fn leave_behind(&mut self, source: TopicPartition, at: Offset) {
+        self.next.remove(&source);
+        self.progress.leave_out(&source);
+        if self.stopped.stands(&source, at) {
             tracing::error!(
-                %source,
-                ?gap,
-                "what an append left out went with its topic and is not decided"
+                %source, at,
+                "what an append left out cannot be read, and what stands behind it in its \
+                 partition waits; once it is certain that nobody needs it, delete the records \
+                 before the next ones"
             );
         }
-        is_passed
+        self.behind.insert(source, at);
     }
 }

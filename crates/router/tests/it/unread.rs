@@ -3,12 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tidings_broker::ReadError;
+use tidings_broker::{Damage, ReadError};
 use tidings_catalogue::Catalogue;
 use tidings_types::{Clock as _, TopicPartition, WebhookId, names};
 
 use crate::{
-    crash::{faults, sources},
+    crash::{faults, leave_out, sources},
     lab::{BadSource, Lab, PM},
 };
 
@@ -62,8 +62,8 @@ async fn a_new_source_partition_that_cannot_be_looked_at_is_looked_at_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_a_takeover_does_not_know_is_not_forgotten() {
-    for error in [ReadError::UnknownPartition(place())] {
+async fn a_source_that_a_takeover_cannot_look_at_holds_nobody_up_and_is_not_forgotten() {
+    for error in errors(&place()) {
         let (lab, bad, webhook) = lab().await;
         for (round, seed) in (0..3).zip([1, 2, 3]) {
             // In the first round it has no commit.
@@ -77,5 +77,34 @@ async fn a_source_that_a_takeover_does_not_know_is_not_forgotten() {
             router.stop().await;
         }
         assert_eq!(faults(&lab).await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_append_left_out_and_nobody_can_read_stops_its_source_alone() {
+    let (partition, offset, end) = (place(), 2, 2);
+    for error in [
+        ReadError::Damaged { partition: partition.clone(), offset, damage: Damage::Broken },
+        ReadError::BeyondEnd { partition: partition.clone(), offset, end },
+        ReadError::Unavailable,
+    ] {
+        let (lab, bad, webhook) = lab().await;
+        leave_out(&lab, 1).await;
+        bad.plant(&place(), error);
+        let router = lab.router();
+        others_go_on(&lab, 70).await;
+        // Whoever takes over meanwhile finds the same.
+        router.stop().await;
+        let router = lab.router();
+        others_go_on(&lab, 71).await;
+        lab.publish("104", 1, lab.sample("104", 6)).await;
+        lab.clock.sleep(Duration::from_secs(100)).await;
+        assert!(!sources(&lab, webhook).await.contains_key(&6));
+        bad.mend();
+        lab.routed_to_end("104", 1).await;
+        let found: Vec<u64> = sources(&lab, webhook).await.into_keys().collect();
+        assert_eq!(found, [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(faults(&lab).await, Vec::<String>::new());
+        router.stop().await;
     }
 }
