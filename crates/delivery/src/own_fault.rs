@@ -112,7 +112,7 @@ impl OwnFault {
         first.or(second).copied()
     }
 
-    /// The webhook is another process' now, or is gone.
+    /// The webhook is another process' now, is gone, or its endpoint is another one.
     pub fn forget(&mut self, webhook: WebhookId) {
         self.lost.remove(&webhook);
         self.known.retain(|known| *known != webhook);

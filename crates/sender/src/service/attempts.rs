@@ -11,7 +11,7 @@ use std::{
 };
 use tidings_broker::{Broker, ReadError, Record};
 use tidings_delivery::{At, Attempt, AttemptFact, Report, retry_after};
-use tidings_egress::AttemptReport;
+use tidings_egress::{AttemptReport, Target};
 use tidings_signing::OpenError;
 use tidings_types::{AttemptCode, Lane, Offset, Ordering, Sabotage, TopicPartition};
 
@@ -69,6 +69,8 @@ pub(super) struct Finished {
     row: RowKey,
     at: At,
     body: Delivery,
+    /// Where it was sent, if anywhere.
+    target: Option<Arc<Target>>,
     report: AttemptReport,
 }
 
@@ -77,6 +79,7 @@ pub(super) struct UnderWay {
     row: RowKey,
     at: At,
     body: Delivery,
+    target: Option<Arc<Target>>,
     exchange: BoxFuture<'static, AttemptReport>,
 }
 
@@ -86,7 +89,7 @@ impl Future for UnderWay {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Finished> {
         let report = ready!(self.exchange.as_mut().poll(context));
         let (row, at, body) = (self.row, self.at, Arc::clone(&self.body));
-        Poll::Ready(Finished { row, at, body, report })
+        Poll::Ready(Finished { row, at, body, target: self.target.take(), report })
     }
 }
 
@@ -135,13 +138,15 @@ impl Running {
         self.deps.metrics.attempts.inc();
         self.deps.hit("sender.before_connect");
         let exchange = self.deps.attempts.attempt(request);
-        self.attempts.push(UnderWay { row: key, at: attempt.at, body: attempt.body, exchange });
+        let (at, body, target) = (attempt.at, attempt.body, webhook.target.clone().ok());
+        self.attempts.push(UnderWay { row: key, at, body, target, exchange });
     }
 
     /// Ends an attempt that must not be sent.
     fn finish_unsent(&mut self, key: RowKey, attempt: Attempt<Delivery>, code: AttemptCode) {
         let report = AttemptReport::without_answer(code);
-        self.finished(Finished { row: key, at: attempt.at, body: attempt.body, report });
+        let (at, body) = (attempt.at, attempt.body);
+        self.finished(Finished { row: key, at, body, target: None, report });
     }
 
     fn cannot_render(
@@ -255,17 +260,26 @@ impl Running {
 
     /// An attempt has ended.
     pub(super) fn finished(&mut self, finished: Finished) {
-        let Finished { row: key, at, body, mut report } = finished;
+        let Finished { row: key, at, body, target, mut report } = finished;
         let now = self.now();
         let random = self.deps.rng.next_u64();
         if self.deps.sabotage.is(Sabotage::InventDelivered) {
             report.code = AttemptCode::Delivered;
         }
-        if self.looked(key, report.found) {
+        let is_of_now = target.is_some_and(|target| self.has_target(key, &target));
+        // What the URL before came to says nothing of this one. If we find nobody, that
+        // does not count either.
+        let is_ours = if is_of_now {
+            self.looked(key, report.found)
+        } else {
+            self.own_fault.is_on() && report.found == Some(false)
+        };
+        if is_ours {
             self.deps.metrics.not_counted.inc();
             if let Some(row) = self.table.get_mut(key) {
                 row.hook.put_back(at, now, &mut self.process);
             }
+            self.table.make_ready(key);
             self.settle(key);
             return;
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use tidings_delivery::Turn;
+use tidings_egress::Target;
 
 use super::{Running, tick::Chore};
 use crate::{table::RowKey, webhook::Webhook};
@@ -52,11 +53,17 @@ impl Running {
             return;
         };
         self.deps.metrics.own_fault_probes.inc();
-        let looking = self.deps.attempts.look(target);
-        self.chores.push(Box::pin(looking.map(move |found| Chore::Looked(key, found))));
+        let looking = self.deps.attempts.look(Arc::clone(&target));
+        self.chores.push(Box::pin(looking.map(move |found| Chore::Looked(key, target, found))));
     }
 
-    /// Another process has the webhook now, or it is gone.
+    /// Whether the URL of a webhook is still this one.
+    pub(super) fn has_target(&self, key: RowKey, target: &Target) -> bool {
+        let now = self.table.get(key).and_then(|row| row.webhook.target.as_ref().ok());
+        now.is_some_and(|now| now.as_str() == target.as_str())
+    }
+
+    /// Another process has the webhook now, it is gone, or its URL is another one.
     pub(super) fn forget_way(&mut self, webhook: &Webhook) {
         let was_on = self.own_fault.is_on();
         self.own_fault.forget(webhook.id);

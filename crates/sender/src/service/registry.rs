@@ -72,7 +72,7 @@ impl Running {
             return;
         }
         let url = |of: &Webhook| of.target.as_ref().ok().map(|target| target.as_str().to_owned());
-        if self.own_fault.is_on() && url(&row.webhook) != url(&webhook) {
+        if url(&row.webhook) != url(&webhook) {
             // Nobody has looked for this endpoint yet.
             self.forget_way(&webhook);
         }

@@ -1,11 +1,12 @@
 //! The regular work, once per checkpoint interval: checkpoints and marks, trims,
 //! deleted webhooks, partitions that could not be read, metrics.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use tidings_broker::ReadError;
 use tidings_delivery::{Condition, Part};
+use tidings_egress::Target;
 use tidings_types::{Lane, Offset, Partition, Sabotage, Slot};
 
 use super::Running;
@@ -28,8 +29,8 @@ pub(super) enum Chore {
     Told(RowKey),
     /// A delivery partition was trimmed, or could not be.
     Trimmed,
-    /// The endpoint of a webhook was looked for.
-    Looked(RowKey, Option<bool>),
+    /// The endpoint of a webhook, at this URL, was looked for.
+    Looked(RowKey, Arc<Target>, Option<bool>),
     /// Where outcomes partitions end, for slots that had said `said` facts.
     Ends { slot: Slot, said: u64, end: Result<Offset, ReadError> },
 }
@@ -177,7 +178,7 @@ impl Running {
         let mut lost = Vec::new();
         for Done { slot, took, written } in written {
             if let Written::Fatal(why) = &written {
-                self.fatal = Some(std::sync::Arc::clone(why));
+                self.fatal = Some(Arc::clone(why));
             }
             // What an earlier ownership wrote says nothing of a later one.
             let owner = self.table.owners.get_mut(&slot);
@@ -271,8 +272,9 @@ impl Running {
             Chore::Trimmed => {}
             // Only one that is found says something: those that are not found stand still
             // already, or were found before, and go on.
-            Chore::Looked(key, found) => {
-                self.looked(key, found.filter(|found| *found));
+            Chore::Looked(key, target, found) => {
+                let found = found.filter(|found| *found && self.has_target(key, &target));
+                self.looked(key, found);
             }
             Chore::Ends { slot, said, end } => {
                 let Some(owner) = self.table.owners.get_mut(&slot) else { return };

@@ -414,6 +414,51 @@ async fn a_webhook_that_was_found_before_goes_on_while_nobody_is_found() {
     assert_eq!(calls_of(&world, 100), 2);
 }
 
+fn move_to(world: &World, hook: u8, path: &str) {
+    let target = Target::parse(&format!("http://127.0.0.1:9/{path}"), &Policy::dev()).unwrap();
+    world.hooks.change(hook_id(hook), |webhook| webhook.target = Ok(Arc::new(target)));
+}
+
+/// What became of the endpoint before says nothing about the corrected one.
+#[tokio::test(start_paused = true)]
+async fn a_webhook_whose_url_changed_is_not_held_for_what_the_old_one_came_to() {
+    // Its URL changes before so many are not found that it is our fault.
+    let mut world = World::new().await;
+    world.lose_until(seconds(600));
+    world.sender(1);
+    for n in 0..10 {
+        world.webhook_of(hook_id(n + 1), 20 + u32::from(n) % 5).await;
+    }
+    world.pass(seconds(5)).await;
+    for n in 0..9 {
+        let manager = 20 + u32::from(n) % 5;
+        world.append(hook_id(n + 1), vec![world.owned(u32::from(n), manager)]).await;
+    }
+    world.pass(Duration::from_millis(20)).await;
+    assert_eq!(world.calls().len(), 9);
+    move_to(&world, 1, "other");
+    world.append(hook_id(10), vec![world.owned(9, 24)]).await;
+    world.pass(seconds(2)).await;
+    assert_eq!(calls_of(&world, 1), 2, "the corrected one was tried");
+
+    // Its URL changes while an attempt at the old one is under way.
+    let hooks = Arc::clone(&world.hooks);
+    let target = Target::parse("http://127.0.0.1:9/third", &Policy::dev()).unwrap();
+    let third = parking_lot::Mutex::new(Some(Arc::new(target)));
+    world.behave(move |call| {
+        if call.webhook == hook_id(2)
+            && let Some(target) = third.lock().take()
+        {
+            hooks.change(hook_id(2), |webhook| webhook.target = Ok(target));
+        }
+        Answer::Status(200)
+    });
+    let before = calls_of(&world, 2);
+    move_to(&world, 2, "other");
+    world.pass(seconds(2)).await;
+    assert_eq!(calls_of(&world, 2), before + 2, "both corrected ones were tried");
+}
+
 #[tokio::test(start_paused = true)]
 async fn names_that_lead_nowhere_are_their_owners_fault_while_others_are_found() {
     let mut world = World::new().await;
