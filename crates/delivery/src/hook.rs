@@ -185,7 +185,9 @@ impl<B: Clone> Hook<B> {
         if before.stuck_key == StuckKey::Wait && self.rules.stuck_key != StuckKey::Wait {
             self.free_stuck(now, process);
         }
-        if self.standing == Standing::Inactive && standing == Standing::Active {
+        // A pause that follows has no say over the time before it.
+        let goes_on = matches!(standing, Standing::Active | Standing::Paused);
+        if self.standing == Standing::Inactive && goes_on {
             self.sweep(now, process);
         }
         let comes_back = standing == Standing::Active && self.standing != Standing::Active;

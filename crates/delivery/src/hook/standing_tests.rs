@@ -182,3 +182,24 @@ fn an_attempt_that_could_not_be_made_keeps_the_fresh_ladder_of_a_resend() {
     hook.put_back(at(0), now(50), &mut process);
     assert_eq!(totals(&hook).due, now(50));
 }
+
+#[test]
+fn what_is_past_its_window_ends_also_if_an_operator_stops_an_inactive_webhook() {
+    for next in [Standing::Active, Standing::Paused] {
+        let (mut hook, mut process) = hook();
+        hook.arrived(0, arrived(0, 0), &mut process);
+        let first = attempt(hook.next(now(0), &mut process));
+        hook.finished(first.at, &report(500), now(0), 0, &mut process);
+        acknowledge(&mut hook, &mut process, 0);
+        set(&mut hook, Standing::Inactive, 1, &mut process);
+        set(&mut hook, next, 100, &mut process);
+        let ended = acknowledge(&mut hook, &mut process, 100);
+        assert_eq!(ended, [FactKind::Undelivered(EndReason::Window)], "{next:?}");
+    }
+    // The time of a pause itself does not count.
+    let (mut hook, mut process) = loading();
+    hook.put_back(at(0), now(21), &mut process);
+    set(&mut hook, Standing::Paused, 21, &mut process);
+    set(&mut hook, Standing::Active, 1000, &mut process);
+    assert_eq!(acknowledge(&mut hook, &mut process, 1000), []);
+}
