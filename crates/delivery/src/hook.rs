@@ -111,6 +111,8 @@ pub struct Hook<B> {
     held_sweep: Timestamp,
     /// When what waits through an inactive time is looked through next.
     next_sweep: Timestamp,
+    /// When more of those end that no key waits for any more.
+    next_freeing: Option<Timestamp>,
     /// What it has in flight that counts among the suspects of the process.
     suspects: usize,
     /// When the gate wants to be asked again.
@@ -150,6 +152,7 @@ impl<B: Clone> Hook<B> {
             held: 0,
             held_sweep: Timestamp::ZERO,
             next_sweep: Timestamp::ZERO,
+            next_freeing: None,
             suspects: 0,
             wake: None,
             unsent_left: UNSENT_AT_ONCE,
@@ -303,14 +306,16 @@ impl<B: Clone> Hook<B> {
             Standing::Active => {
                 // One that is due and may not start hides nothing that is due later.
                 let later = |due: &Timestamp| *due > now;
-                let others = [self.wake, self.gate.probe_at(), self.gate.silent_at(), held];
+                let probe = self.gate.probe_at();
+                let others = [self.wake, probe, self.gate.silent_at(), held, self.next_freeing];
                 waiting.chain(others.into_iter().flatten()).filter(later).min()
             }
             Standing::Inactive | Standing::Paused => {
                 let swept = waiting.min().map(|first| first.max(self.next_sweep));
                 // One that could not be said yet is tried again.
                 let soon = |at: Timestamp| if at > now { at } else { now + UNSENT_EVERY };
-                [swept, held, self.next_deadline()].into_iter().flatten().map(soon).min()
+                let others = [swept, held, self.next_deadline(), self.next_freeing];
+                others.into_iter().flatten().map(soon).min()
             }
             Standing::Suspended | Standing::Deleted => {
                 let queued = self.lanes.iter().flatten().any(|lane| !lane.ahead.is_empty());
@@ -425,7 +430,8 @@ impl<B: Clone> Hook<B> {
 /// looked at.
 const SWEEP: Duration = Duration::from_secs(30);
 
-/// At most so many queued notifications of a suspended or deleted webhook end...
+/// At most so many queued notifications of a suspended or deleted webhook, or those of
+/// stuck keys, end...
 const UNSENT_AT_ONCE: usize = 200;
 /// ...in so long.
 const UNSENT_EVERY: Duration = Duration::from_millis(100);

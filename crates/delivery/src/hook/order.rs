@@ -7,7 +7,7 @@
 
 use tidings_types::{Lane, Offset, Ordering, StuckKey, Timestamp};
 
-use super::{Hook, index, take_up::Head};
+use super::{Hook, UNSENT_AT_ONCE, UNSENT_EVERY, index, take_up::Head};
 use crate::{
     Arrived, At, Entry, Fact, FactKind, Folded, Process, Queued,
     entry::Phase,
@@ -219,17 +219,26 @@ impl<B: Clone> Hook<B> {
         entry.queue.is_some() && self.rules.stuck_key == StuckKey::Wait
     }
 
-    /// The webhook no longer waits for stuck keys: those past their ladder end.
+    /// The webhook no longer waits for stuck keys: those past their ladder end, so many
+    /// at a time.
     pub(super) fn free_stuck(&mut self, now: Timestamp, process: &mut Process) {
-        let mut over = Vec::new();
-        for open in self.lanes.iter().flatten().flat_map(|lane| lane.open.values()) {
-            let totals = &open.entry.totals;
-            let is_over = self.rules.ladder.is_over(totals.ladder_step, totals.first_attempt, now);
-            if open.entry.queue.is_some() && open.phase == Phase::Waiting && is_over {
-                over.push(open.entry.at);
-            }
+        self.next_freeing = None;
+        if self.rules.stuck_key == StuckKey::Wait {
+            return;
         }
-        for at in over {
+        let open = self.lanes.iter().flatten().flat_map(|lane| lane.open.values());
+        let over = open.filter(|open| {
+            let totals = &open.entry.totals;
+            open.entry.queue.is_some()
+                && open.phase == Phase::Waiting
+                && self.rules.ladder.is_over(totals.ladder_step, totals.first_attempt, now)
+        });
+        let over: Vec<At> = over.take(UNSENT_AT_ONCE + 1).map(|open| open.entry.at).collect();
+        for (ended, at) in over.into_iter().enumerate() {
+            if ended == UNSENT_AT_ONCE || !process.may_say() {
+                self.next_freeing = Some(now + UNSENT_EVERY);
+                return;
+            }
             let reason = tidings_types::EndReason::Exhausted;
             self.end(process, at, FactKind::Undelivered(reason), now, None);
         }

@@ -433,6 +433,59 @@ fn a_pause_of_the_standard_lane_holds_up_no_urgent_key() {
 }
 
 #[test]
+fn when_a_webhook_waits_for_no_stuck_key_any_more_they_end_in_portions() {
+    let mut run = deliver(&[], StuckKey::Wait);
+    run.logs[0] = (0..1000)
+        .map(|offset| Arrived { order_key: u128::from(offset) + 9, ..arrived(0, offset, 2) })
+        .collect();
+    run.process.limits.pace.longest_gap = Duration::from_millis(1);
+    run.read_on();
+    step(&mut run, 20_000);
+    let stuck = run.hook.open();
+    assert!(stuck > 500, "{stuck}");
+    let limit = 40;
+    run.process.limits.facts = limit;
+    let now = run.now();
+    run.rules.stuck_key = StuckKey::Skip;
+    run.set(Standing::Active);
+    let mut ended = 0;
+    for _ in 0..1000 {
+        assert!(run.process.facts <= limit + 1, "{} facts at once", run.process.facts);
+        let before = run.outcomes.len();
+        run.acknowledge(usize::MAX);
+        ended += run.outcomes[before..].iter().filter(|fact| fact.kind.is_end()).count();
+        if ended >= stuck {
+            assert!(run.now().since(now) < Duration::from_secs(60));
+            return;
+        }
+        // It is asked again when it said, and not before.
+        let due = run.hook.next_due(run.now()).expect("nobody asks again");
+        run.time = run.time.max(due.as_millis() - 1_000_000);
+        run.start();
+        while !run.flying.is_empty() {
+            run.finish(0, false);
+        }
+    }
+    panic!("{ended} of {stuck} ended");
+}
+
+#[test]
+fn what_a_takeover_reads_again_keeps_its_bodies_within_their_limit() {
+    let mut run = deliver(&[1; 50], StuckKey::Wait);
+    step(&mut run, 1);
+    // The log has the numbers, no checkpoint says so.
+    run.process.limits.kept_bytes_in_process = 500;
+    run.take_over();
+    run.process.limits.kept_bytes_in_process = 500;
+    run.read_on();
+    (0..60).for_each(|_| run.start());
+    assert!(run.hook.open() > 10, "{}", run.hook.open());
+    assert!(run.process.kept_bytes <= 500, "{} bytes are kept", run.process.kept_bytes);
+    run.settle();
+    assert_eq!((run.accepted.len(), run.process.kept_bytes), (50, 0));
+}
+
+#[test]
 fn a_skipped_key_goes_on_at_the_end_of_its_ladder_also_when_the_choice_comes_later() {
     let mut run = deliver(&[2, 2], StuckKey::Wait);
     step(&mut run, 50);

@@ -109,6 +109,9 @@ impl<B: Clone> Hook<B> {
     /// What to do next. Ask until [`Step::Idle`].
     pub fn next(&mut self, now: Timestamp, process: &mut Process) -> Step<B> {
         self.sweep_held(now, process);
+        if self.next_freeing.is_some_and(|at| at <= now) {
+            self.free_stuck(now, process);
+        }
         if self.watches() {
             if now >= self.next_sweep {
                 self.sweep(now, process);
@@ -368,7 +371,8 @@ impl<B: Clone> Hook<B> {
         if let Some(open) = state.open.get_mut(&entry.at.offset) {
             // What outcomes told, they have.
             open.is_numbered = true;
-            if let Some(body) = body {
+            let fits = process.kept_bytes + open.size <= process.limits.kept_bytes_in_process;
+            if let Some(body) = body.filter(|_| fits) {
                 process.kept_bytes += open.size;
                 open.body = Some(body);
             }
