@@ -8,7 +8,7 @@
 //!
 //! A few of these commits, of different topics, say how far all sources were decided.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use parking_lot::Mutex;
 use tidings_broker::{GroupError, Position};
@@ -21,6 +21,9 @@ use crate::{
     service::Shared,
 };
 
+/// As often everything is committed again although nothing has changed: Kafka forgets what
+/// was committed long ago of a topic to which its group does not subscribe.
+const COMMIT_AGAIN: Duration = Duration::from_secs(86_400);
 /// Of so many topics one position says how far all sources were decided.
 const TELLERS: usize = 3;
 
@@ -178,7 +181,8 @@ impl Progress {
         }
     }
 
-    /// Commits after enough records and enough time, until nothing follows any more.
+    /// Commits after enough records and enough time, and at least once a day, until nothing
+    /// follows any more.
     ///
     /// # Errors
     /// As [`Self::commit`].
@@ -194,10 +198,14 @@ impl Progress {
                 if is_over {
                     return Ok(());
                 }
-                self.changed.notified().await;
-                continue;
+                tokio::select! {
+                    biased;
+                    () = self.changed.notified() => continue,
+                    () = shared.deps.clock.sleep(COMMIT_AGAIN) => {}
+                }
+            } else {
+                self.wait_for_more(shared).await;
             }
-            self.wait_for_more(shared).await;
             shared.deps.failpoints.reach("router.after_deliveries_before_commit").await;
             self.commit(commits, patience).await?;
             shared.deps.failpoints.reach("router.after_commit").await;

@@ -1,15 +1,22 @@
 //! Source partitions that cannot be looked at or read for a while: they are not
 //! forgotten, and hold nobody up.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tidings_broker::{Damage, ReadError};
 use tidings_catalogue::Catalogue;
-use tidings_types::{Clock as _, TopicPartition, WebhookId, names};
+use tidings_router::Failpoints;
+use tidings_types::{Clock as _, Sabotage, TopicPartition, WebhookId, names};
 
 use crate::{
     crash::{faults, leave_out, sources},
-    lab::{BadSource, Lab, PM},
+    lab::{BadSource, Lab, PM, config},
 };
 
 /// Its decisions stand beside those on partition 8 of 101.
@@ -107,4 +114,25 @@ async fn what_an_append_left_out_and_nobody_can_read_stops_its_source_alone() {
         assert_eq!(faults(&lab).await, Vec::<String>::new());
         router.stop().await;
     }
+}
+
+/// A Kafka broker forgets positions that nobody commits again.
+#[tokio::test(start_paused = true)]
+async fn positions_are_committed_again_while_nothing_is_published() {
+    let (lab, _bad, _webhook) = lab().await;
+    let commits = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&commits);
+    let failpoints = Failpoints::new(move |step| {
+        count.fetch_add(usize::from(step == "router.after_commit"), Ordering::SeqCst);
+        None
+    });
+    let config = tidings_router::Config { topics_interval: Duration::from_secs(600), ..config() };
+    let router = lab.router_with(config, failpoints, Sabotage::None);
+    lab.wait_for(async || router.handle.is_ready()).await;
+    lab.clock.sleep(Duration::from_secs(60)).await;
+    commits.store(0, Ordering::SeqCst);
+    lab.clock.sleep(Duration::from_secs(50 * 3600)).await;
+    let found = commits.load(Ordering::SeqCst);
+    assert_eq!(found, 24, "each of the twelve owners commits once a day");
+    router.stop().await;
 }
