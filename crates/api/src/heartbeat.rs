@@ -123,7 +123,15 @@ fn request(state: &State, webhook: &Webhook) -> Result<Request, AttemptCode> {
             headers.insert(name, value);
         }
     }
-    Ok(Request { webhook: webhook.id, target: Arc::new(target), headers, body, timeout: TIMEOUT })
+    let identity = webhook.tls.as_ref().map(webhooks::tls::identity).transpose();
+    Ok(Request {
+        webhook: webhook.id,
+        target: Arc::new(target),
+        identity: identity.map_err(|_refusal| AttemptCode::BadConfig)?.map(Arc::new),
+        headers,
+        body,
+        timeout: TIMEOUT,
+    })
 }
 
 /// As the sender signs a notification.

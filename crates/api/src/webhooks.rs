@@ -10,6 +10,7 @@ pub(crate) mod registering;
 pub(crate) mod rotate;
 mod shape;
 pub(crate) mod subscriptions;
+pub(crate) mod tls;
 
 use std::{sync::Arc, time::Duration};
 
@@ -118,6 +119,8 @@ pub(crate) async fn update(call: &Call<'_>) -> Result<Answer, ApiError> {
         next.events = input.events.iter().flatten().map(|name| Arc::from(name.as_str())).collect();
         next.url.clone_from(&input.config.url);
         next.headers = merge_headers(&input.config.headers, &webhook.headers)?;
+        let way = (input.config.url.as_str(), state.now());
+        next.tls = tls::merge(input.config.tls.as_ref(), webhook.tls.as_ref(), way)?;
         apply_settings(&mut next.settings, &input.config.settings);
         rotate::ensure_asymmetric(state, &mut next);
         if let Some(status) = input.status {

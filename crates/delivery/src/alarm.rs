@@ -1,5 +1,5 @@
 //! What an operator is told of a webhook: that it only fails, that it has recovered,
-//! that it was suspended.
+//! that it was suspended, that its client certificate ends soon.
 //!
 //! Made from facts that the log has acknowledged, in their order, by the slot's owner
 //! and by whoever takes over from it (`fold.rs`), and from what the registry says of a
@@ -26,6 +26,8 @@ pub enum NoticeKind {
     Recovered,
     /// The platform suspended it.
     Suspended,
+    /// Its client certificate ends soon. Told once a day.
+    CertificateExpiring,
 }
 
 impl NoticeKind {
@@ -34,11 +36,14 @@ impl NoticeKind {
             Self::Failing => "failing",
             Self::Recovered => "recovered",
             Self::Suspended => "suspended",
+            Self::CertificateExpiring => "certificate-expiring",
         }
     }
 
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Failing, Self::Recovered, Self::Suspended].into_iter().find(|it| it.as_str() == name)
+        [Self::Failing, Self::Recovered, Self::Suspended, Self::CertificateExpiring]
+            .into_iter()
+            .find(|it| it.as_str() == name)
     }
 }
 
@@ -46,13 +51,13 @@ impl NoticeKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     pub kind: NoticeKind,
-    /// Since when it failed.
+    /// Since when it failed; of a certificate, when it ends.
     pub since: Timestamp,
     /// When it happened.
     pub at: Timestamp,
     /// What the last attempt came to, as clients see it.
     pub code: String,
-    /// Of a suspension.
+    /// Of a suspension; of a certificate, its fingerprint.
     pub reason: String,
 }
 
@@ -61,9 +66,16 @@ impl Notice {
     pub fn identity(&self) -> Timestamp {
         match self.kind {
             NoticeKind::Failing | NoticeKind::Recovered => self.since,
-            NoticeKind::Suspended => self.at,
+            NoticeKind::Suspended | NoticeKind::CertificateExpiring => self.at,
         }
     }
+}
+
+/// In seconds.
+const DAY: i64 = 86_400;
+
+fn as_secs(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// A suspension, as the registry keeps it.
@@ -87,6 +99,9 @@ pub struct Alarm {
     pub suspended: Option<Timestamp>,
     /// Oldest first.
     pub untold: Vec<Notice>,
+    /// For which day it was told last that the certificate ends soon. Not kept: told
+    /// again, it is the same event.
+    pub warned: Option<Timestamp>,
 }
 
 impl Alarm {
@@ -140,6 +155,41 @@ impl Alarm {
             let (code, reason) = (by.code.clone(), by.reason.clone());
             self.push(NoticeKind::Suspended, by.since, by.at, code, reason);
         }
+    }
+
+    /// The webhook's client certificate with this fingerprint ends at `not_after`. From
+    /// `ahead` before that on, each day of UTC makes one notice. Says whether it made one.
+    pub fn certificate(
+        &mut self,
+        (fingerprint, not_after): (&str, Timestamp),
+        ahead: Duration,
+        now: Timestamp,
+    ) -> bool {
+        let first = Timestamp::from_secs(not_after.as_secs() - as_secs(ahead));
+        if now < first || now > not_after {
+            return false;
+        }
+        let midnight = Timestamp::from_secs(now.as_secs() - now.as_secs().rem_euclid(DAY));
+        let at = midnight.max(first);
+        if self.warned.is_some_and(|warned| warned >= at) || !self.has_room() {
+            return false;
+        }
+        self.warned = Some(at);
+        let kind = NoticeKind::CertificateExpiring;
+        // It may have waited in the checkpoint.
+        let waits = |notice: &Notice| {
+            (notice.kind, notice.at, notice.reason.as_str()) == (kind, at, fingerprint)
+        };
+        if self.untold.iter().any(waits) {
+            return false;
+        }
+        self.push(kind, not_after, at, String::new(), fingerprint.to_owned());
+        true
+    }
+
+    /// The webhook shows another certificate, or none.
+    pub fn certificate_changed(&mut self) {
+        self.warned = None;
     }
 
     /// It is active again, with a clean slate. It recovers with its first success.
@@ -212,6 +262,32 @@ mod tests {
         let first = alarm.untold[0].clone();
         alarm.told(&first);
         assert_eq!(said(&alarm), expected[1..]);
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_told_of_once_a_day_until_it_ends() {
+        let (ahead, day) = (Duration::from_secs(3 * 86_400), 86_400);
+        let end = Timestamp::from_secs(20_000 * day + 3600);
+        let at = |days: i64, seconds: i64| Timestamp::from_secs((20_000 + days) * day + seconds);
+        let mut alarm = Alarm::default();
+        let mut told = Vec::new();
+        for hour in -100..=2 {
+            let now = Timestamp::from_secs(end.as_secs() + hour * 3600 + 60);
+            if alarm.certificate(("f1", end), ahead, now) {
+                told.push(alarm.untold.remove(0).at);
+            }
+        }
+        assert_eq!(told, [at(-3, 3600), at(-2, 0), at(-1, 0), at(0, 0)]);
+        // A restart forgets that it was told, and the day's notice is the same one.
+        let mut alarm = Alarm::default();
+        assert!(alarm.certificate(("f1", end), ahead, at(-1, 9)));
+        let untold = std::mem::take(&mut alarm).untold;
+        assert_eq!((untold[0].at, untold[0].since), (at(-1, 0), end));
+        let mut alarm = Alarm { untold, ..Alarm::default() };
+        assert!(!alarm.certificate(("f1", end), ahead, at(-1, 10)), "it waits already");
+        // Another certificate is another matter.
+        alarm.certificate_changed();
+        assert!(alarm.certificate(("f2", end), ahead, at(-1, 11)));
     }
 
     #[test]

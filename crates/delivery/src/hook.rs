@@ -278,6 +278,26 @@ impl<B: Clone> Hook<B> {
         }
     }
 
+    /// The client certificate that the webhook shows, and how long before its end that
+    /// is told. Says whether there is something new to tell.
+    pub fn look_at_certificate(
+        &mut self,
+        certificate: (&str, Timestamp),
+        ahead: Duration,
+        now: Timestamp,
+    ) -> bool {
+        let is_news = self.alarm.certificate(certificate, ahead, now);
+        if is_news {
+            self.touch_health();
+        }
+        is_news
+    }
+
+    /// The webhook shows another certificate, or none.
+    pub fn certificate_changed(&mut self) {
+        self.alarm.certificate_changed();
+    }
+
     /// What the operator is to be told, oldest first.
     pub fn untold(&self) -> &[Notice] {
         &self.alarm.untold

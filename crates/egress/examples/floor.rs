@@ -98,6 +98,7 @@ async fn run_egress(
     let request = Request {
         webhook: WebhookId::from_random([1; 16]),
         target,
+        identity: None,
         headers: headers(),
         body: body.clone(),
         timeout: Duration::from_secs(15),

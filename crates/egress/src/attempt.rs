@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header, response::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tidings_types::{AttemptCode, Clock};
+use tidings_types::{AttemptCode, Clock, WebhookId};
 use tokio::{
     sync::Semaphore,
     time::{MissedTickBehavior, timeout},
@@ -17,8 +17,9 @@ use crate::{
     config::Config,
     connect::{ConnectError, Connector},
     connection::{Connection, Failure, Post},
+    identity::Identity,
     metrics::{Dropped, Metrics, Origin},
-    pool::{Identity, Key, Pool},
+    pool::Pool,
     request::Request,
     target::Target,
 };
@@ -145,9 +146,14 @@ impl Egress {
 
     /// Looks whether an endpoint is found: connects, and closes again. `None` if nothing
     /// was found out, as for an address in the place of a name.
-    pub async fn look(&self, target: &Target) -> Option<bool> {
-        let connected = timeout(LOOK, self.shared.connector.connect(target)).await;
+    pub async fn look(&self, target: &Target, identity: Option<&Identity>) -> Option<bool> {
+        let connected = timeout(LOOK, self.shared.connector.connect(target, identity)).await;
         connected.ok().and_then(|connected| way(target, connected.as_ref().err()))
+    }
+
+    /// Closes the idle connections of a webhook, which is another one from now on.
+    pub fn forget(&self, webhook: WebhookId) {
+        self.shared.pool.forget(webhook);
     }
 
     /// Closes idle connections in time until `shutdown`, then all of them, and
@@ -181,7 +187,7 @@ impl Egress {
             connection.spoil();
         }
         let mut reading = Reading::new(shared, connection, body);
-        let key = key_of(request);
+        let webhook = request.webhook;
         if code == AttemptCode::ProtocolError {
             shared.metrics.connection_dropped(Dropped::Unread);
         } else if code == AttemptCode::Delivered {
@@ -192,21 +198,21 @@ impl Egress {
             })
             .await
             {
-                shared.keep(key, reading.connection, complete);
+                shared.keep(webhook, reading.connection, complete);
             } else {
-                return self.drain(key, reading, parts);
+                return self.drain(webhook, reading, parts);
             }
         } else {
             let left = request.timeout.saturating_sub(so_far).min(shared.body_timeout);
             let complete = timeout(left, poll_fn(|context| reading.poll(context)));
             let complete = complete.await.unwrap_or(End::Cut);
-            shared.keep(key, reading.connection, complete);
+            shared.keep(webhook, reading.connection, complete);
         }
         AttemptReport::of_answer(code, &parts, reading.snippet)
     }
 
     /// Reports a success and goes on reading its body elsewhere.
-    fn drain(&self, key: Key, mut reading: Reading, parts: Parts) -> AttemptReport {
+    fn drain(&self, webhook: WebhookId, mut reading: Reading, parts: Parts) -> AttemptReport {
         let snippet = reading.snippet.split();
         let report = AttemptReport::of_answer(AttemptCode::Delivered, &parts, snippet);
         let slot = Arc::clone(&self.shared.drain_slots).try_acquire_owned();
@@ -220,7 +226,7 @@ impl Egress {
             let _held = (slot, counted);
             let complete = timeout(shared.body_timeout, poll_fn(|context| reading.poll(context)));
             let complete = complete.await.unwrap_or(End::Cut);
-            shared.keep(key, reading.connection, complete);
+            shared.keep(webhook, reading.connection, complete);
         });
         report
     }
@@ -249,12 +255,13 @@ impl Shared {
         progress.reused = false;
         self.metrics.connection_taken(Origin::Opened);
         let started = self.clock.monotonic();
-        let connected = self.connector.connect(&request.target).await;
+        let identity = request.identity.as_deref();
+        let connected = self.connector.connect(&request.target, identity).await;
         progress.found = way(&request.target, connected.as_ref().err());
         let io = connected.map_err(|error| error.code)?;
         self.metrics.connected(self.clock.monotonic().since(started));
         let target = Arc::clone(&request.target);
-        let mut connection = Connection::start(io, target, &self.metrics).await?;
+        let mut connection = Connection::start(io, target, identity, &self.metrics).await?;
         match on(&mut connection, post, progress).await {
             Ok((parts, body)) => Ok(Answer { connection, parts, body }),
             Err(Failure::Endpoint(code)) => Err(code),
@@ -265,8 +272,9 @@ impl Shared {
     /// A kept connection that is still good.
     async fn take(&self, request: &Request) -> Option<Box<Connection>> {
         let now = self.clock.monotonic();
+        let way = (&*request.target, request.identity.as_deref());
         loop {
-            let mut connection = self.pool.take(key_of(request), &request.target, now)?;
+            let mut connection = self.pool.take(request.webhook, way, now)?;
             if poll_fn(|context| Poll::Ready(connection.poll_is_idle(context))).await {
                 self.metrics.connection_taken(Origin::Kept);
                 return Some(connection);
@@ -275,9 +283,9 @@ impl Shared {
         }
     }
 
-    fn keep(&self, key: Key, connection: Box<Connection>, end: End) {
+    fn keep(&self, webhook: WebhookId, connection: Box<Connection>, end: End) {
         match end {
-            End::Idle => self.pool.put(key, connection, self.clock.monotonic()),
+            End::Idle => self.pool.put(webhook, connection, self.clock.monotonic()),
             End::Closed => self.metrics.connection_dropped(Dropped::Closed),
             End::Cut => self.metrics.connection_dropped(Dropped::Unread),
         }
@@ -397,10 +405,6 @@ impl AttemptReport {
             ..Self::without_answer(code)
         }
     }
-}
-
-fn key_of(request: &Request) -> Key {
-    Key { webhook: request.webhook, identity: Identity::Anonymous }
 }
 
 /// The code of a complete head (`reliability-security.md` §7.5, EP21 to EP27).

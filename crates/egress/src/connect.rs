@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::target::Target;
+use crate::{identity::Identity, target::Target};
 
 /// A connected stream; secured already, if its target wants that.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
@@ -61,14 +61,15 @@ impl From<AttemptCode> for ConnectError {
 /// Opens connections. [`crate::NetConnector`] opens real ones; a simulation hands
 /// in its own.
 pub trait Connector: Send + Sync + fmt::Debug + 'static {
-    /// Connects to `target`. Keeps its own time limits; the attempt's limit drops
-    /// the future.
+    /// Connects to `target`, as the webhook's own identity if it has one, and never
+    /// without it. Keeps its own time limits; the attempt's limit drops the future.
     ///
     /// # Errors
     /// With the code of the attempt.
     fn connect<'a>(
         &'a self,
         target: &'a Target,
+        identity: Option<&'a Identity>,
     ) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>>;
 }
 

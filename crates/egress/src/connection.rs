@@ -27,6 +27,7 @@ use tidings_types::{AttemptCode, Instant};
 use crate::{
     config::{MAX_RESPONSE_HEAD, MAX_RESPONSE_HEADERS},
     connect::Io,
+    identity::Identity,
     metrics::{Counted, Metrics},
     target::Target,
     wire::{Watch, Watched},
@@ -44,6 +45,8 @@ pub(crate) struct Connection {
     driver: Option<Driver>,
     watch: Arc<Watch>,
     target: Arc<Target>,
+    /// The identity's fingerprint, if it was opened as one.
+    identity: Option<[u8; 32]>,
     idle_since: Instant,
     _open: Counted,
 }
@@ -68,10 +71,11 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Speaks HTTP/1.1 on `io`, a stream to `target`.
+    /// Speaks HTTP/1.1 on `io`, a stream to `target` that was opened as `identity`.
     pub(crate) async fn start(
         io: Box<dyn Io>,
         target: Arc<Target>,
+        identity: Option<&Identity>,
         metrics: &Metrics,
     ) -> Result<Box<Self>, AttemptCode> {
         let (mut watched, watch) = Watched::new(io);
@@ -88,6 +92,7 @@ impl Connection {
             driver: Some(driver),
             watch,
             target,
+            identity: identity.map(|identity| *identity.fingerprint()),
             idle_since: Instant::ZERO,
             _open: metrics.count_open(),
         }))
@@ -102,9 +107,10 @@ impl Connection {
         self.idle_since = now;
     }
 
-    /// Whether requests to `target` may go this way.
-    pub(crate) fn serves(&self, target: &Target) -> bool {
-        self.target.is_same_origin(target)
+    /// Whether requests to `target` as `identity` may go this way.
+    pub(crate) fn serves(&self, target: &Target, identity: Option<&Identity>) -> bool {
+        self.identity.as_ref() == identity.map(Identity::fingerprint)
+            && self.target.is_same_origin(target)
     }
 
     /// Whether something of the last request may have reached the endpoint.

@@ -89,7 +89,7 @@ impl Fetcher {
     }
 
     async fn exchange(&self, target: &Target, max_bytes: usize) -> Result<Bytes, FetchError> {
-        let io = self.connector.connect(target).await;
+        let io = self.connector.connect(target, None).await;
         let io = io.map_err(|ConnectError { code, .. }| FetchError::Connect(code))?;
         let broken = |_error: hyper::Error| FetchError::Protocol;
         let (mut sender, connection) =

@@ -10,7 +10,6 @@ mod tls;
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
     time::Duration,
 };
 
@@ -20,17 +19,17 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
-use tokio_rustls::TlsConnector;
 use url::Host;
 
 use crate::{
     config::Config,
     connect::{ConnectError, Connector, Io, io_code},
+    identity::Identity,
     metrics::Metrics,
     target::{Policy, Target},
 };
 
-use self::dns::Dns;
+use self::{dns::Dns, tls::Tls};
 
 /// The least that one of several addresses gets of the time to connect.
 const MIN_ADDRESS_TIME: Duration = Duration::from_millis(500);
@@ -41,7 +40,7 @@ pub struct NetConnector {
     connect_timeout: Duration,
     max_addresses: usize,
     dns: Dns,
-    tls: TlsConnector,
+    tls: Tls,
     metrics: Metrics,
 }
 
@@ -60,17 +59,25 @@ impl NetConnector {
             connect_timeout: config.connect_timeout,
             max_addresses: config.max_addresses,
             dns: Dns::new(config),
-            tls: TlsConnector::from(Arc::new(tls::client_config(&config.extra_roots))),
+            tls: Tls::new(&config.extra_roots),
             metrics,
         }
     }
 
-    async fn open(&self, target: &Target) -> Result<Box<dyn Io>, ConnectError> {
+    async fn open(
+        &self,
+        target: &Target,
+        identity: Option<&Identity>,
+    ) -> Result<Box<dyn Io>, ConnectError> {
+        if identity.is_some() && !target.is_https() {
+            // Nobody would be shown the certificate, nor be asked for one.
+            return Err(AttemptCode::BadConfig.into());
+        }
         let addresses = self.vetted(target).await?;
         let deadline = Instant::now() + self.connect_timeout;
         let secured = timeout_at(deadline, async {
             let stream = dial(&addresses, deadline).await?;
-            self.secure(target, stream).await.map_err(ConnectError::from)
+            self.secure(target, stream, identity).await.map_err(ConnectError::from)
         });
         secured.await.unwrap_or(Err(AttemptCode::ConnectTimeout.into()))
     }
@@ -93,7 +100,12 @@ impl NetConnector {
         if vetted.is_empty() { Err(AttemptCode::BlockedAddress) } else { Ok(vetted) }
     }
 
-    async fn secure(&self, target: &Target, stream: TcpStream) -> Result<Box<dyn Io>, AttemptCode> {
+    async fn secure(
+        &self,
+        target: &Target,
+        stream: TcpStream,
+        identity: Option<&Identity>,
+    ) -> Result<Box<dyn Io>, AttemptCode> {
         if !target.is_https() {
             return Ok(Box::new(stream));
         }
@@ -103,10 +115,7 @@ impl NetConnector {
             Host::Ipv4(v4) => ServerName::from(IpAddr::V4(*v4)),
             Host::Ipv6(v6) => ServerName::from(IpAddr::V6(*v6)),
         };
-        match self.tls.connect(name, stream).await {
-            Ok(stream) => Ok(Box::new(stream)),
-            Err(error) => Err(io_code(&error)),
-        }
+        Ok(Box::new(self.tls.connect(name, stream, identity).await?))
     }
 }
 
@@ -114,8 +123,9 @@ impl Connector for NetConnector {
     fn connect<'a>(
         &'a self,
         target: &'a Target,
+        identity: Option<&'a Identity>,
     ) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
-        Box::pin(self.open(target))
+        Box::pin(self.open(target, identity))
     }
 }
 

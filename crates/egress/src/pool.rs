@@ -1,4 +1,5 @@
-//! Idle connections, kept per webhook and never shared between webhooks.
+//! Idle connections, kept per webhook and never shared between webhooks, nor between
+//! identities of one webhook: what it has become closes what it was.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,24 +13,10 @@ use tidings_types::{Instant, WebhookId};
 use crate::{
     config::Config,
     connection::Connection,
+    identity::Identity,
     metrics::{Dropped, Metrics},
     target::Target,
 };
-
-/// Who may use a connection. A client certificate is part of who we are on it, so
-/// identities never share one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
-    pub(crate) webhook: WebhookId,
-    pub(crate) identity: Identity,
-}
-
-/// As whom a connection was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Identity {
-    /// Without a client certificate.
-    Anonymous,
-}
 
 /// The idle connections of all webhooks.
 pub(crate) struct Pool {
@@ -43,9 +30,9 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct Idle {
     /// Of each webhook, the one that was used last stands last.
-    of_webhook: BTreeMap<Key, VecDeque<Kept>>,
+    of_webhook: BTreeMap<WebhookId, VecDeque<Kept>>,
     /// Whose each connection is, the one that came first standing first.
-    by_age: BTreeMap<u64, Key>,
+    by_age: BTreeMap<u64, WebhookId>,
     next_number: u64,
 }
 
@@ -73,12 +60,24 @@ impl Pool {
     }
 
     /// The connection that was used last: the one least likely to be closed.
-    pub(crate) fn take(&self, key: Key, target: &Target, now: Instant) -> Option<Box<Connection>> {
+    pub(crate) fn take(
+        &self,
+        webhook: WebhookId,
+        (target, identity): (&Target, Option<&Identity>),
+        now: Instant,
+    ) -> Option<Box<Connection>> {
         let mut idle = self.idle.lock();
-        while let Some(connection) = idle.pop_latest(key) {
+        // What was kept as another one stands first, and would only grow old.
+        while identity.is_some()
+            && idle.earliest(webhook).is_some_and(|kept| !kept.serves(target, identity))
+        {
+            drop(idle.pop_earliest(webhook));
+            self.metrics.connection_dropped(Dropped::Moved);
+        }
+        while let Some(connection) = idle.pop_latest(webhook) {
             if self.is_stale(&connection, now) {
                 self.metrics.connection_dropped(Dropped::Idle);
-            } else if !connection.serves(target) {
+            } else if !connection.serves(target, identity) {
                 self.metrics.connection_dropped(Dropped::Moved);
             } else {
                 return Some(connection);
@@ -90,10 +89,10 @@ impl Pool {
     /// Keeps a connection. When there are enough, one is closed: of its own webhook if
     /// that has its share, else the one that has been idle for longest, so that a
     /// webhook that once had many does not keep the others from having any.
-    pub(crate) fn put(&self, key: Key, mut connection: Box<Connection>, now: Instant) {
+    pub(crate) fn put(&self, webhook: WebhookId, mut connection: Box<Connection>, now: Instant) {
         connection.rest(now);
         let mut idle = self.idle.lock();
-        let own = idle.of_webhook.get(&key).map_or(0, VecDeque::len);
+        let own = idle.of_webhook.get(&webhook).map_or(0, VecDeque::len);
         let webhooks = idle.of_webhook.len() + usize::from(own == 0);
         let is_full = idle.by_age.len() >= self.max;
         if self.max == 0 || self.max_per_webhook == 0 {
@@ -102,13 +101,13 @@ impl Pool {
             return;
         }
         let surplus = if own >= self.max_per_webhook || (is_full && own > self.max / webhooks) {
-            idle.pop_earliest(key)
+            idle.pop_earliest(webhook)
         } else if is_full {
             idle.pop_eldest()
         } else {
             None
         };
-        idle.push(key, connection);
+        idle.push(webhook, connection);
         // Closing it takes a while.
         drop(idle);
         if let Some(surplus) = surplus {
@@ -126,6 +125,15 @@ impl Pool {
         }
     }
 
+    /// Closes the idle connections of a webhook.
+    pub(crate) fn forget(&self, webhook: WebhookId) {
+        let mut idle = self.idle.lock();
+        while let Some(connection) = idle.pop_latest(webhook) {
+            drop(connection);
+            self.metrics.connection_dropped(Dropped::Moved);
+        }
+    }
+
     /// Closes every idle connection.
     pub(crate) fn clear(&self) {
         *self.idle.lock() = Idle::default();
@@ -137,43 +145,47 @@ impl Pool {
 }
 
 impl Idle {
-    fn push(&mut self, key: Key, connection: Box<Connection>) {
+    fn push(&mut self, webhook: WebhookId, connection: Box<Connection>) {
         let number = self.next_number;
         self.next_number += 1;
-        self.by_age.insert(number, key);
-        self.of_webhook.entry(key).or_default().push_back(Kept { number, connection });
+        self.by_age.insert(number, webhook);
+        self.of_webhook.entry(webhook).or_default().push_back(Kept { number, connection });
     }
 
     /// The connection that came last of a webhook's.
-    fn pop_latest(&mut self, key: Key) -> Option<Box<Connection>> {
-        self.pop(key, VecDeque::pop_back)
+    fn pop_latest(&mut self, webhook: WebhookId) -> Option<Box<Connection>> {
+        self.pop(webhook, VecDeque::pop_back)
     }
 
     /// The one that came first of a webhook's.
-    fn pop_earliest(&mut self, key: Key) -> Option<Box<Connection>> {
-        self.pop(key, VecDeque::pop_front)
+    fn pop_earliest(&mut self, webhook: WebhookId) -> Option<Box<Connection>> {
+        self.pop(webhook, VecDeque::pop_front)
     }
 
     /// The one that came first of all.
     fn pop_eldest(&mut self) -> Option<Box<Connection>> {
-        let key = *self.by_age.first_key_value()?.1;
-        self.pop_earliest(key)
+        let webhook = *self.by_age.first_key_value()?.1;
+        self.pop_earliest(webhook)
+    }
+
+    fn earliest(&self, webhook: WebhookId) -> Option<&Connection> {
+        self.of_webhook.get(&webhook)?.front().map(|kept| &*kept.connection)
     }
 
     fn eldest(&self) -> Option<&Connection> {
-        let (_, key) = self.by_age.first_key_value()?;
-        self.of_webhook.get(key)?.front().map(|kept| &*kept.connection)
+        let (_, webhook) = self.by_age.first_key_value()?;
+        self.of_webhook.get(webhook)?.front().map(|kept| &*kept.connection)
     }
 
     fn pop(
         &mut self,
-        key: Key,
+        webhook: WebhookId,
         take: fn(&mut VecDeque<Kept>) -> Option<Kept>,
     ) -> Option<Box<Connection>> {
-        let kept = self.of_webhook.get_mut(&key)?;
+        let kept = self.of_webhook.get_mut(&webhook)?;
         let taken = take(kept);
         if kept.is_empty() {
-            self.of_webhook.remove(&key);
+            self.of_webhook.remove(&webhook);
         }
         let Kept { number, connection } = taken?;
         self.by_age.remove(&number);

@@ -137,6 +137,7 @@ pub struct Webhook {
     pub modified: Timestamp,
     pub label: String,
     pub basic: Option<Basic>,
+    pub tls: Option<TlsIdentity>,
     pub signature: HookSignature,
     /// Whether bodies name the types as the vendor does.
     pub wire_names: bool,
@@ -207,6 +208,22 @@ pub struct SigningSecret {
 pub struct Basic {
     pub username: String,
     pub password: Secret,
+}
+
+/// As whom a webhook's connections are made, and whom they believe; all in PEM. At
+/// least one of both is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsIdentity {
+    /// The authorities that are believed in place of the public ones.
+    pub ca_bundle: Option<String>,
+    pub client: Option<ClientCertificate>,
+}
+
+/// A client certificate, with those between it and its authority, and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    pub certificate: String,
+    pub key: Secret,
 }
 
 /// What the plain `X-Signature` of a merchant's hook is made with.

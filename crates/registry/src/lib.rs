@@ -23,9 +23,9 @@ mod snapshot;
 mod tenants;
 
 pub use entity::{
-    Basic, CommandRecord, Configuration, CustomHeader, EntityKey, HookSettings, HookSignature,
-    IdKey, Issuer, Merchant, Pause, PauseOf, Product, ProgrammeManager, SigningSecret, SourceKey,
-    State, Suspension, Webhook, wire_name,
+    Basic, ClientCertificate, CommandRecord, Configuration, CustomHeader, EntityKey, HookSettings,
+    HookSignature, IdKey, Issuer, Merchant, Pause, PauseOf, Product, ProgrammeManager,
+    SigningSecret, SourceKey, State, Suspension, TlsIdentity, Webhook, wire_name,
 };
 pub use fold::{Fold, Unreadable, Verdict};
 pub use keys_topic::{KeysError, KeysTopic};

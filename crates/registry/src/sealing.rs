@@ -15,9 +15,9 @@ use tidings_types::{
 use v1::registry_record::State as Proto;
 
 use crate::entity::{
-    Basic, CommandRecord, Configuration, CustomHeader, HookSettings, HookSignature, IdKey, Issuer,
-    Merchant, Pause, PauseOf, Product, ProgrammeManager, SigningSecret, SourceKey, State,
-    Suspension, Webhook,
+    Basic, ClientCertificate, CommandRecord, Configuration, CustomHeader, HookSettings,
+    HookSignature, IdKey, Issuer, Merchant, Pause, PauseOf, Product, ProgrammeManager,
+    SigningSecret, SourceKey, State, Suspension, TlsIdentity, Webhook,
 };
 
 /// A sealed value as it stands in records.
@@ -265,13 +265,38 @@ fn encode_webhook(webhook: &Webhook, sealer: &Sealer<'_>) -> v1::Webhook {
         }),
         wire_names: webhook.wire_names,
         endpoint_sign_in: Bytes::new(),
-        tls_identity: Bytes::new(),
+        tls_identity: webhook.tls.as_ref().map_or_else(Bytes::new, |tls| encode_tls(tls, sealer)),
         partitions: webhook.partitions,
         suspended_reason: suspension.map(|it| it.reason.clone()).unwrap_or_default(),
         suspended_at: suspension.map_or(0, |it| it.at.as_millis()),
         suspended_failing_since: suspension.map_or(0, |it| it.failing_since.as_millis()),
         suspended_last_code: suspension.map(|it| it.last_code.clone()).unwrap_or_default(),
     }
+}
+
+fn encode_tls(tls: &TlsIdentity, sealer: &Sealer<'_>) -> Bytes {
+    let client = tls.client.as_ref();
+    tidings_proto::encode(&v1::TlsIdentity {
+        ca_bundle: tls.ca_bundle.clone().unwrap_or_default(),
+        certificate: client.map(|client| client.certificate.clone()).unwrap_or_default(),
+        key: client.and_then(|client| sealer.secret("tls_key", client.key.expose())),
+    })
+}
+
+fn decode_tls(bytes: &Bytes, opener: &Opener<'_>) -> Result<Option<TlsIdentity>, OpenError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let tls: v1::TlsIdentity =
+        tidings_proto::decode(bytes.clone()).map_err(|_malformed| OpenError::Damaged)?;
+    let client = if tls.certificate.is_empty() {
+        None
+    } else {
+        let key = opener.secret("tls_key", tls.key.as_ref())?;
+        Some(ClientCertificate { certificate: tls.certificate, key })
+    };
+    let ca_bundle = (!tls.ca_bundle.is_empty()).then_some(tls.ca_bundle);
+    Ok(Some(TlsIdentity { ca_bundle, client }))
 }
 
 /// The typed form of a record's state.
@@ -437,6 +462,7 @@ fn decode_webhook(
         modified: Timestamp::from_millis(proto.modified),
         label: proto.label.clone(),
         basic,
+        tls: decode_tls(&proto.tls_identity, opener)?,
         signature,
         wire_names: proto.wire_names,
         partitions: proto.partitions.max(1),

@@ -33,6 +33,8 @@ pub struct Config {
     pub part_entries: usize,
     /// How long a deleted webhook's topic is kept.
     pub keep_deleted: Duration,
+    /// How long before a client certificate ends operators are told.
+    pub certificate_ahead: Duration,
     /// How many records must be free before a delivery partition is trimmed.
     pub trim_records: u64,
     /// How long attempts in flight may take to end when the sender stops.
@@ -58,6 +60,7 @@ impl Default for Config {
             body_cache_bytes: 4 << 20,
             part_entries: PART_ENTRIES,
             keep_deleted: Duration::from_secs(24 * 3600),
+            certificate_ahead: Duration::from_secs(30 * 24 * 3600),
             // What is trimmed within seconds is never merged into older tables.
             trim_records: 200,
             grace: Duration::from_secs(8),

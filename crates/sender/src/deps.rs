@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use tidings_broker::Broker;
 use tidings_delivery::Suspended;
-use tidings_egress::{AttemptReport, Egress, Request, Target};
+use tidings_egress::{AttemptReport, Egress, Identity, Request, Target};
 use tidings_signing::KeyBook;
 use tidings_types::{BoxFuture, Clock, Rng, Sabotage, Slot, WebhookId};
 use tokio::sync::watch;
@@ -67,7 +67,15 @@ pub trait Attempts: Send + Sync + fmt::Debug + 'static {
     fn attempt(&self, request: Request) -> BoxFuture<'static, AttemptReport>;
 
     /// Whether an endpoint is found now, without a request; `None` if that cannot be said.
-    fn look(&self, target: Arc<Target>) -> BoxFuture<'static, Option<bool>>;
+    fn look(
+        &self,
+        target: Arc<Target>,
+        identity: Option<Arc<Identity>>,
+    ) -> BoxFuture<'static, Option<bool>>;
+
+    /// A webhook's connections are made as somebody else from now on: those that are
+    /// kept are closed.
+    fn forget(&self, webhook: WebhookId);
 }
 
 impl Attempts for Arc<Egress> {
@@ -77,9 +85,17 @@ impl Attempts for Arc<Egress> {
         Box::pin(async move { Egress::attempt(&egress, request).await })
     }
 
-    fn look(&self, target: Arc<Target>) -> BoxFuture<'static, Option<bool>> {
+    fn look(
+        &self,
+        target: Arc<Target>,
+        identity: Option<Arc<Identity>>,
+    ) -> BoxFuture<'static, Option<bool>> {
         let egress = Self::clone(self);
-        Box::pin(async move { Egress::look(&egress, &target).await })
+        Box::pin(async move { Egress::look(&egress, &target, identity.as_deref()).await })
+    }
+
+    fn forget(&self, webhook: WebhookId) {
+        Egress::forget(self, webhook);
     }
 }
 

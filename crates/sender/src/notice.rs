@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use tidings_broker::{AppendBatch, NewRecord, partition_of};
-use tidings_delivery::Notice;
+use tidings_delivery::{Notice, NoticeKind};
 use tidings_signing::sha256;
 use tidings_types::{Timestamp, TopicName, TopicPartition, names};
 
@@ -38,10 +38,17 @@ struct Object<'a> {
     shape: &'static str,
     key: String,
     owner: String,
-    since: String,
-    last_code: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    /// When the client certificate ends, and the SHA-256 of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<&'a str>,
 }
 
 /// The topic of the platform's own events.
@@ -58,16 +65,7 @@ pub(crate) fn record(webhook: &Webhook, notice: &Notice) -> NewRecord {
         shape: "event",
         event_triggered: triggered(notice.at),
         event_type: format!("webhook.{}", notice.kind.as_str()),
-        event_body: Body {
-            object: Object {
-                shape: "webhook",
-                key: key.clone(),
-                owner: webhook.owner.name(),
-                since: notice.since.to_rfc3339(),
-                last_code: &notice.code,
-                reason: &notice.reason,
-            },
-        },
+        event_body: Body { object: object(webhook, notice, key.clone()) },
         event_id: &id,
     };
     // Texts alone: it cannot fail.
@@ -80,11 +78,47 @@ pub(crate) fn record(webhook: &Webhook, notice: &Notice) -> NewRecord {
     }
 }
 
+fn object<'a>(webhook: &Webhook, notice: &'a Notice, key: String) -> Object<'a> {
+    let object = Object {
+        shape: "webhook",
+        key,
+        owner: webhook.owner.name(),
+        since: None,
+        last_code: None,
+        reason: None,
+        expires: None,
+        certificate: None,
+    };
+    match notice.kind {
+        NoticeKind::Failing | NoticeKind::Recovered | NoticeKind::Suspended => Object {
+            since: Some(notice.since.to_rfc3339()),
+            last_code: Some(&notice.code),
+            reason: (!notice.reason.is_empty()).then_some(&notice.reason),
+            ..object
+        },
+        NoticeKind::CertificateExpiring => Object {
+            expires: Some(notice.since.to_rfc3339()),
+            certificate: Some(&notice.reason),
+            ..object
+        },
+    }
+}
+
 /// The same notice has the same id, whoever tells it.
 fn id(webhook: &Webhook, notice: &Notice) -> String {
     let identity = notice.identity().as_millis().to_be_bytes();
-    let digest = sha256(&[webhook.id.as_bytes(), notice.kind.as_str().as_bytes(), &identity]);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    let certificate = match notice.kind {
+        NoticeKind::Failing | NoticeKind::Recovered | NoticeKind::Suspended => "",
+        NoticeKind::CertificateExpiring => notice.reason.as_str(),
+    };
+    let kind = notice.kind.as_str().as_bytes();
+    let digest = sha256(&[webhook.id.as_bytes(), kind, &identity, certificate.as_bytes()]);
+    hex(&digest)
+}
+
+/// In lower case.
+pub(crate) fn hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `yyyy-MM-dd HH:mm:ss`, as the merchants' events have it.

@@ -341,6 +341,7 @@ fn alarm_of(alarm: &v1::Alarm) -> Alarm {
         raised: optional(alarm.raised),
         suspended: optional(alarm.suspended),
         untold: alarm.untold.iter().filter_map(notice).collect(),
+        warned: None,
     }
 }
 

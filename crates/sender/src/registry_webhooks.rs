@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 use parking_lot::Mutex;
 use tidings_delivery::{Standing, Suspended};
-use tidings_egress::{Policy, Target};
+use tidings_egress::{Identity, IdentityParts, Policy, Target};
 use tidings_registry::{
     Change, EntityKey, HookSignature, KeysTopic, ProposeError, Registry, Snapshot, State,
     Suspension, TombStone, Webhook as Registered, wire_name,
@@ -78,6 +78,13 @@ impl RegistryWebhooks {
         });
         let custom =
             registered.headers.iter().map(|header| (wire_name(&header.name), header.value.clone()));
+        let target = Target::parse(&registered.url, &config.policy)
+            .map(Arc::new)
+            .map_err(|refusal| refusal.code());
+        let (target, identity) = match identity(registered) {
+            Ok(identity) => (target, identity),
+            Err(code) => (Err(code), None),
+        };
         Webhook {
             id: registered.id,
             version: registered.version,
@@ -85,9 +92,8 @@ impl RegistryWebhooks {
             suspended: registered.suspension.as_ref().map(suspended),
             deleted: None,
             owner: owner(&registered.owner),
-            target: Target::parse(&registered.url, &config.policy)
-                .map(Arc::new)
-                .map_err(|refusal| refusal.code()),
+            target,
+            identity,
             headers: fixed_headers(&config.user_agent, custom, basic.as_ref()),
             timeout: settings.timeout,
             max_in_flight: usize::try_from(settings.max_in_flight).unwrap_or(1),
@@ -98,6 +104,27 @@ impl RegistryWebhooks {
             partitions: registered.partitions,
             signing: signing(snapshot, registered),
             secret_texts: SecretTexts::default(),
+        }
+    }
+}
+
+/// As whom a webhook's connections are made.
+///
+/// # Errors
+/// When what is stored cannot be used.
+fn identity(registered: &Registered) -> Result<Option<Arc<Identity>>, AttemptCode> {
+    let Some(tls) = &registered.tls else { return Ok(None) };
+    let client = tls.client.as_ref();
+    let made = Identity::new(&IdentityParts {
+        ca_bundle: tls.ca_bundle.as_deref(),
+        certificate: client.map(|client| client.certificate.as_str()),
+        key: client.map(|client| &client.key),
+    });
+    match made {
+        Ok(identity) => Ok(Some(Arc::new(identity))),
+        Err(refusal) => {
+            tracing::error!(webhook = %registered.id, %refusal, "the TLS identity of a webhook cannot be used; nothing is sent to it");
+            Err(AttemptCode::BadConfig)
         }
     }
 }
@@ -168,6 +195,7 @@ fn deleted(id: WebhookId, stone: &TombStone) -> Webhook {
         deleted: Some(stone.deleted),
         owner: Owner::Operator,
         target: Err(AttemptCode::BadConfig),
+        identity: None,
         headers: http::HeaderMap::new(),
         timeout: std::time::Duration::from_secs(15),
         max_in_flight: 1,

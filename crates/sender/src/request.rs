@@ -82,7 +82,8 @@ pub(crate) fn build(
         }
         Signing::Merchant(None) => {}
     }
-    Ok(Request { webhook: webhook.id, target, headers, body, timeout: webhook.timeout })
+    let identity = webhook.identity.clone();
+    Ok(Request { webhook: webhook.id, target, identity, headers, body, timeout: webhook.timeout })
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {

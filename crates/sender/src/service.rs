@@ -149,6 +149,7 @@ struct Running {
     untold: std::collections::BTreeSet<crate::table::RowKey>,
     telling: Option<BoxFuture<'static, notices::Told>>,
     next_telling: Instant,
+    next_certificates: Instant,
 }
 
 /// What woke the loop.
@@ -222,6 +223,7 @@ impl Running {
             untold: std::collections::BTreeSet::new(),
             telling: None,
             next_telling: now,
+            next_certificates: now,
             config,
             deps,
         }

@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tidings_delivery::{Ladders, Rules, Standing, Suspended};
-use tidings_egress::Target;
+use tidings_egress::{Identity, Target};
 use tidings_proto::v1;
 use tidings_signing::{AsymmetricKey, Secret, WebhookSecret, sha256};
 use tidings_types::{AttemptCode, Ordering, StuckKey, Timestamp, WebhookId};
@@ -91,8 +91,12 @@ pub struct Webhook {
     /// When it was deleted.
     pub deleted: Option<Timestamp>,
     pub owner: Owner,
-    /// If the stored URL is not allowed (any more), what attempts end as.
+    /// If the stored URL is not allowed (any more), or what else its requests need
+    /// cannot be used, what attempts end as.
     pub target: Result<Arc<Target>, AttemptCode>,
+    /// As whom its connections are made. One that cannot be used stands in the place of
+    /// the target: nothing is sent without it.
+    pub identity: Option<Arc<Identity>>,
     /// Headers that every request carries, as [`fixed_headers`] makes them.
     pub headers: HeaderMap,
     pub timeout: Duration,

@@ -1,6 +1,6 @@
 //! Certificates for tests: an authority, and servers that it vouches for or not.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{
@@ -15,6 +15,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tidings_types::Timestamp;
 
 /// A certificate authority.
 pub struct Authority {
@@ -27,6 +28,8 @@ pub enum Validity {
     Now,
     Past,
     Future,
+    /// Until the end of this day of UTC.
+    Until(Timestamp),
 }
 
 /// A server's certificate and key.
@@ -225,6 +228,12 @@ impl Validity {
             Self::Future => {
                 params.not_before = date_time_ymd(4000, 1, 1);
                 params.not_after = date_time_ymd(4001, 1, 1);
+            }
+            Self::Until(time) => {
+                let (year, month, day, ..) = (time + Duration::from_secs(86_400)).civil();
+                let part = |part| u8::try_from(part).expect("of a date");
+                let year = i32::try_from(year).expect("of this age");
+                params.not_after = date_time_ymd(year, part(month), part(day));
             }
         }
     }

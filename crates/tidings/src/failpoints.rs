@@ -16,7 +16,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tidings_egress::{ConnectError, Connector, Io, NetConnector, Target};
+use tidings_egress::{ConnectError, Connector, Identity, Io, NetConnector, Target};
 use tidings_types::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -142,9 +142,10 @@ impl Connector for BreakingConnector {
     fn connect<'a>(
         &'a self,
         target: &'a Target,
+        identity: Option<&'a Identity>,
     ) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
         Box::pin(async move {
-            let inner = self.net.connect(target).await?;
+            let inner = self.net.connect(target, identity).await?;
             let io: Box<dyn Io> = Box::new(BreakingIo { inner, points: Arc::clone(&self.points) });
             Ok(io)
         })

@@ -35,6 +35,7 @@ pub(crate) struct Settings {
     /// Of tokens of external issuers.
     pub(crate) external_token_max_ttl: Duration,
     pub(crate) webhooks_per_scope: usize,
+    pub(crate) certificate_warning: Duration,
     pub(crate) min_timeout: Duration,
     pub(crate) delivery: DeliverySettings,
     pub(crate) egress_allow: Vec<ipnet::IpNet>,

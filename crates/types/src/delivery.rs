@@ -148,6 +148,7 @@ named! {
         TlsRejected = "TLS_REJECTED",
         TlsProtocol = "TLS_PROTOCOL",
         TlsClientAuth = "TLS_CLIENT_AUTH",
+        TlsClientAuthNotAsked = "TLS_CLIENT_AUTH_NOT_ASKED",
         ResponseHeadersTooLarge = "RESPONSE_HEADERS_TOO_LARGE",
         ProtocolError = "PROTOCOL_ERROR",
         BadConfig = "BAD_CONFIG",
@@ -180,6 +181,7 @@ impl AttemptCode {
             | Self::TlsRejected
             | Self::TlsProtocol
             | Self::TlsClientAuth
+            | Self::TlsClientAuthNotAsked
             | Self::ResponseHeadersTooLarge
             | Self::ProtocolError
             | Self::BadConfig => self.as_str().to_owned(),

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use tidings_egress::{AttemptReport, Request, Target};
+use tidings_egress::{AttemptReport, Identity, Request, Target};
 use tidings_sender::Attempts;
 use tidings_types::{AttemptCode, BoxFuture, WebhookId};
 use tokio::{sync::oneshot, task::JoinSet};
@@ -239,7 +239,13 @@ impl Attempts for Endpoints {
         })
     }
 
-    fn look(&self, _target: Arc<Target>) -> BoxFuture<'static, Option<bool>> {
+    fn look(
+        &self,
+        _target: Arc<Target>,
+        _identity: Option<Arc<Identity>>,
+    ) -> BoxFuture<'static, Option<bool>> {
         Box::pin(async { None })
     }
+
+    fn forget(&self, _webhook: WebhookId) {}
 }

@@ -8,7 +8,10 @@ use tidings_catalogue::{
 };
 use tidings_types::{Ordering, ProductId, StuckKey, WebhookStatus};
 
-use super::headers::{self, HeaderInput};
+use super::{
+    headers::{self, HeaderInput},
+    tls::{self, TlsInput},
+};
 use crate::{
     config::Config,
     errors::{ApiError, Code, Fault},
@@ -31,6 +34,7 @@ const ANSWER_MEMBERS: &[&str] = &["webhookId", "webhookid", "createdTime", "last
 const CONFIG_MEMBERS: &[&str] = &[
     "url",
     "customHeaders",
+    "tls",
     "ordering",
     "stuckKey",
     "ladder",
@@ -59,6 +63,7 @@ pub(crate) struct WebhookInput {
 pub(crate) struct ConfigInput {
     pub(crate) url: String,
     pub(crate) headers: Vec<HeaderInput>,
+    pub(crate) tls: Option<TlsInput>,
     pub(crate) settings: SettingsInput,
 }
 
@@ -169,7 +174,9 @@ fn read_config(object: Object<'_>, config: &Config, faults: &mut Vec<Fault>) -> 
     }
     let headers =
         object.get("customHeaders").map(|value| headers::read(value, faults)).unwrap_or_default();
-    ConfigInput { url: url.into_owned(), headers, settings: read_settings(object, config, faults) }
+    let tls = tls::read(object, faults);
+    let settings = read_settings(object, config, faults);
+    ConfigInput { url: url.into_owned(), headers, tls, settings }
 }
 
 /// A URL as the operator's policy wants it (contract §3).

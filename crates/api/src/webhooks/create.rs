@@ -13,7 +13,7 @@ use super::{
     check_product, merge_headers,
     registering::{register, remember, replayed},
     rotate::ensure_asymmetric,
-    shape,
+    shape, tls,
 };
 use crate::{
     answer::Answer, caller::select, commands, dispatch::Call, errors::ApiError, input, topics,
@@ -76,6 +76,7 @@ fn build(call: &Call<'_>, input: &WebhookInput, snapshot: &Snapshot) -> Result<W
         modified: now,
         label: String::new(),
         basic: None,
+        tls: tls::merge(input.config.tls.as_ref(), None, (&input.config.url, now))?,
         signature: HookSignature::None,
         wire_names: false,
         suspension: None,

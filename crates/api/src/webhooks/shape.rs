@@ -5,7 +5,10 @@ use serde_json::{Map, Value};
 use tidings_registry::{Snapshot, Webhook};
 use tidings_types::{HookOwner, ProductId, Scope};
 
-use super::headers::MASK;
+use super::{
+    headers::MASK,
+    tls::{self, TlsShape},
+};
 use crate::config::Config;
 
 #[derive(Serialize)]
@@ -33,6 +36,8 @@ pub(crate) struct WebhookShape {
 struct ConfigShape {
     url: String,
     custom_headers: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsShape>,
     ordering: String,
     stuck_key: String,
     ladder: String,
@@ -63,6 +68,7 @@ pub(crate) fn shape(webhook: &Webhook, snapshot: &Snapshot, config: &Config) -> 
         config: ConfigShape {
             url: webhook.url.clone(),
             custom_headers: headers(webhook),
+            tls: webhook.tls.as_ref().map(tls::shape),
             ordering: settings.ordering.clone(),
             stuck_key: settings.stuck_key.clone(),
             ladder: settings.ladder.clone().unwrap_or_else(|| config.default_ladder.clone()),

@@ -98,13 +98,17 @@ fn attempt(code: AttemptCode) -> (&'static str, &'static str) {
         }
         AttemptCode::TlsUntrusted => (
             "has a certificate of an unknown authority",
-            "use one of a public authority, and send the intermediate ones too",
+            "use one of a public authority or set `config.tls.caBundle`, and send the intermediate ones too",
         ),
         AttemptCode::TlsRejected => ("broke off the TLS handshake", "look at the server's TLS log"),
         AttemptCode::TlsProtocol => ("speaks no TLS that is accepted", "switch on TLS 1.2 or 1.3"),
         AttemptCode::TlsClientAuth => {
-            ("wants a client certificate", "do not require one on this path")
+            ("wants a client certificate", "set `config.tls`, or require none on this path")
         }
+        AttemptCode::TlsClientAuthNotAsked => (
+            "did not ask for the client certificate that the webhook has",
+            "let the server ask for it, or take it out of the webhook; nothing is sent without it",
+        ),
         AttemptCode::ResponseHeadersTooLarge => {
             ("answered with too large headers", "send less than 16 KiB of headers")
         }

@@ -8,6 +8,7 @@ mod envelope;
 mod fraud;
 mod history;
 mod hooks;
+mod identity;
 mod ingest;
 mod matrix;
 mod operations;

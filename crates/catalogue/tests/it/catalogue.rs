@@ -19,7 +19,15 @@ fn all_types_of_the_documents_are_there_and_no_other() {
         catalogue.types().filter(|it| it.surface() == surface).map(|it| it.name()).collect()
     };
     assert_eq!(names(Surface::Eds), EDS);
-    assert_eq!(names(Surface::Ops), ["webhook.failing", "webhook.recovered", "webhook.suspended"]);
+    assert_eq!(
+        names(Surface::Ops),
+        [
+            "webhook.certificate-expiring",
+            "webhook.failing",
+            "webhook.recovered",
+            "webhook.suspended"
+        ]
+    );
     let merchant: BTreeSet<&str> = names(Surface::Merchant).into_iter().collect();
     let expected: BTreeSet<&str> = "ach.failed ach.note_added ach.returned ach.settled \
         ach.submitted ach.voided cau.account_closed cau.contact_customer cau.created cau.submitted \

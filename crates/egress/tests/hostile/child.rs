@@ -90,8 +90,14 @@ impl Attempting {
     async fn attempt(&self, webhook: WebhookId, url: &str) -> AttemptReport {
         let target = Arc::new(Target::parse(url, &self.policy).unwrap());
         let body = self.body.clone();
-        let request =
-            Request { webhook, target, headers: HeaderMap::new(), body, timeout: TIMEOUT };
+        let request = Request {
+            webhook,
+            target,
+            identity: None,
+            headers: HeaderMap::new(),
+            body,
+            timeout: TIMEOUT,
+        };
         self.egress.attempt(request).await
     }
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use prometheus_client::registry::Registry;
 use tidings_egress::{
-    AttemptReport, Config, ConnectError, Connector, Egress, Io, Metrics, NetConnector, Policy,
-    Request, Target,
+    AttemptReport, Config, ConnectError, Connector, Egress, Identity, Io, Metrics, NetConnector,
+    Policy, Request, Target,
 };
 use tidings_testkit::{Receiver, TokioClock};
 use tidings_types::{AttemptCode, BoxFuture, Timestamp, WebhookId};
@@ -24,6 +24,7 @@ impl Connector for MemoryConnector {
     fn connect<'a>(
         &'a self,
         _target: &'a Target,
+        _identity: Option<&'a Identity>,
     ) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
         Box::pin(async move { Ok::<Box<dyn Io>, _>(Box::new(self.0.connect())) })
     }
@@ -37,6 +38,7 @@ impl Connector for StuckConnector {
     fn connect<'a>(
         &'a self,
         _target: &'a Target,
+        _identity: Option<&'a Identity>,
     ) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
         Box::pin(std::future::pending())
     }
@@ -50,6 +52,7 @@ impl Connector for ListeningConnector {
     fn connect<'a>(
         &'a self,
         target: &'a Target,
+        _identity: Option<&'a Identity>,
     ) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
         Box::pin(async move {
             #[expect(clippy::disallowed_methods, reason = "an endpoint of the test")]
@@ -113,10 +116,17 @@ impl Kit {
         Request {
             webhook: webhook(1),
             target: Arc::new(target),
+            identity: None,
             headers,
             body: Bytes::from_static(b"{\"a\":1}"),
             timeout: Duration::from_secs(15),
         }
+    }
+
+    /// As a webhook that has an identity of its own.
+    pub(crate) async fn post_as(&self, identity: &Arc<Identity>, url: &str) -> AttemptReport {
+        let request = Request { identity: Some(Arc::clone(identity)), ..self.request(url) };
+        self.egress.attempt(request).await
     }
 
     pub(crate) async fn post(&self, url: &str) -> AttemptReport {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, also in what it is made of")]
 
 mod answers;
+mod identity;
 mod kit;
 mod names;
 mod reuse;

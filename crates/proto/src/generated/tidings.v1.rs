@@ -737,9 +737,10 @@ pub struct Webhook {
     pub merchant_signature: ::core::option::Option<MerchantSignature>,
     #[prost(bool, tag = "18")]
     pub wire_names: bool,
-    /// Reserved for later: sign-in at the endpoint, TLS identity.
+    /// Reserved for later: sign-in at the endpoint.
     #[prost(bytes = "bytes", tag = "19")]
     pub endpoint_sign_in: ::prost::bytes::Bytes,
+    /// Empty, or a TlsIdentity.
     #[prost(bytes = "bytes", tag = "20")]
     pub tls_identity: ::prost::bytes::Bytes,
     /// How many partitions its delivery topic has (2 once it has wanted an urgent type).
@@ -819,6 +820,19 @@ pub struct BasicAuth {
     pub username: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub password: ::core::option::Option<Sealed>,
+}
+/// As whom a webhook's connections are made, and whom they believe; all in PEM.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TlsIdentity {
+    /// "": the public authorities
+    #[prost(string, tag = "1")]
+    pub ca_bundle: ::prost::alloc::string::String,
+    /// "": none is shown
+    #[prost(string, tag = "2")]
+    pub certificate: ::prost::alloc::string::String,
+    /// of the certificate
+    #[prost(message, optional, tag = "3")]
+    pub key: ::core::option::Option<Sealed>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MerchantSignature {

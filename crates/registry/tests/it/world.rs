@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use tidings_broker::{Broker, Fault, Faults, LocalBroker, LocalConfig};
 use tidings_registry::{
-    Basic, Change, CustomHeader, EntityKey, HookSettings, HookSignature, Registry, RegistryError,
-    SigningSecret, State, Suspension, Webhook,
+    Basic, Change, ClientCertificate, CustomHeader, EntityKey, HookSettings, HookSignature,
+    Registry, RegistryError, SigningSecret, State, Suspension, TlsIdentity, Webhook,
 };
 use tidings_signing::{AsymmetricKey, KeyRing, Secret, WebhookSecret, slot};
 use tidings_testkit::{SeededRng, TokioClock};
@@ -159,6 +159,13 @@ pub(crate) fn webhook(number: u8) -> Webhook {
         basic: Some(Basic {
             username: "user".to_owned(),
             password: Secret::from("the-basic-password"),
+        }),
+        tls: Some(TlsIdentity {
+            ca_bundle: Some("the authorities".to_owned()),
+            client: Some(ClientCertificate {
+                certificate: "the certificate".to_owned(),
+                key: Secret::from("the-tls-key"),
+            }),
         }),
         signature: HookSignature::SignatureKey(Secret::from("the-signature-key")),
         wire_names: true,

@@ -7,7 +7,10 @@ use futures::FutureExt as _;
 use tidings_delivery::{Notice, Standing};
 
 use super::Running;
-use crate::{notice, table::RowKey};
+use crate::{
+    notice::{self, hex},
+    table::RowKey,
+};
 
 /// How long to wait after a notice could not be told.
 const RETRY: Duration = Duration::from_secs(1);
@@ -17,7 +20,40 @@ const AT_ONCE: usize = 256;
 /// Notices and whether the log has acknowledged them.
 pub(super) type Told = Vec<(RowKey, Notice, bool)>;
 
+/// How often certificates are looked at that end some day.
+const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(60);
+
 impl Running {
+    /// Looks whether client certificates end soon, from time to time.
+    pub(super) fn look_at_certificates(&mut self) {
+        if self.mono() < self.next_certificates {
+            return;
+        }
+        self.next_certificates = self.mono() + LOOK_AT_CERTIFICATES;
+        for key in self.table.keys() {
+            self.look_at_certificate(key);
+        }
+    }
+
+    /// Looks whether a webhook's client certificate ends soon.
+    pub(super) fn look_at_certificate(&mut self, key: RowKey) {
+        let (now, ahead) = (self.now(), self.config.certificate_ahead);
+        let Some(row) = self.table.get_mut(key) else { return };
+        if row.webhook.standing == Standing::Deleted {
+            return;
+        }
+        let Some(identity) = &row.webhook.identity else { return };
+        let (Some(not_after), Some(bytes)) =
+            (identity.not_after(), identity.certificate_fingerprint())
+        else {
+            return;
+        };
+        let fingerprint = hex(bytes);
+        if row.hook.look_at_certificate((&fingerprint, not_after), ahead, now) {
+            self.untold.insert(key);
+        }
+    }
+
     /// Notes that a webhook may have something to tell.
     pub(super) fn look_for_notices(&mut self, key: RowKey) {
         if self.table.get(key).is_some_and(|row| !row.hook.untold().is_empty()) {

@@ -48,12 +48,11 @@ impl Running {
             self.own_fault.forget(id);
             return;
         };
-        let Some(target) = self.table.get(key).and_then(|row| row.webhook.target.clone().ok())
-        else {
-            return;
-        };
+        let Some(row) = self.table.get(key) else { return };
+        let Ok(target) = row.webhook.target.clone() else { return };
+        let identity = row.webhook.identity.clone();
         self.deps.metrics.own_fault_probes.inc();
-        let looking = self.deps.attempts.look(Arc::clone(&target));
+        let looking = self.deps.attempts.look(Arc::clone(&target), identity);
         self.chores.push(Box::pin(looking.map(move |found| Chore::Looked(key, target, found))));
     }
 

@@ -233,6 +233,7 @@ impl Running {
         }
         let key = self.table.insert(slot, webhook, hook);
         self.look_for_notices(key);
+        self.look_at_certificate(key);
         key
     }
 

@@ -76,6 +76,13 @@ impl Running {
             // Nobody has looked for this endpoint yet.
             self.forget_way(&webhook);
         }
+        let Some(row) = self.table.get(key) else { return };
+        if row.webhook.identity != webhook.identity {
+            self.deps.attempts.forget(webhook.id);
+            if let Some(row) = self.table.get_mut(key) {
+                row.hook.certificate_changed();
+            }
+        }
         self.apply(key, webhook);
     }
 
@@ -109,6 +116,7 @@ impl Running {
         self.table.make_ready(key);
         self.settle(key);
         self.look_for_notices(key);
+        self.look_at_certificate(key);
     }
 
     /// Proposes what a webhook's answers call for.

@@ -51,6 +51,7 @@ impl Running {
         self.next_tick = mono + self.config.checkpoint_interval;
         self.ask_idle_ends();
         self.probe();
+        self.look_at_certificates();
         if self.write.is_none() && self.leaving.is_none() {
             let unproven: BTreeSet<Slot> = self.unproven().collect();
             let due: BTreeSet<Slot> = self

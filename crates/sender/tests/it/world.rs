@@ -15,7 +15,7 @@ use tidings_broker::{
     TopicSpec,
 };
 use tidings_delivery::{Standing, Suspended};
-use tidings_egress::{AttemptReport, Policy, Request, Target};
+use tidings_egress::{AttemptReport, Identity, Policy, Request, Target};
 use tidings_proto::{decode, encode, format_header, v1};
 use tidings_sender::{
     Attempts, BucketKeys, Config, Deps, LiveSecret, Metrics, Owner, SecretTexts, Service, Signing,
@@ -120,10 +120,16 @@ impl Attempts for Scripted {
         })
     }
 
-    fn look(&self, _target: Arc<Target>) -> BoxFuture<'static, Option<bool>> {
+    fn look(
+        &self,
+        _target: Arc<Target>,
+        _identity: Option<Arc<Identity>>,
+    ) -> BoxFuture<'static, Option<bool>> {
         let found = Some(self.0.is_found());
         Box::pin(async move { found })
     }
+
+    fn forget(&self, _webhook: WebhookId) {}
 }
 
 #[derive(Debug)]
@@ -346,6 +352,7 @@ impl World {
             deleted: None,
             owner: Owner::ProgrammeManager(20),
             target: Ok(Arc::new(Target::parse("http://127.0.0.1:9/hook", &policy).unwrap())),
+            identity: None,
             headers: fixed_headers("Tidings/test", [], None),
             timeout: Duration::from_secs(15),
             max_in_flight: 64,

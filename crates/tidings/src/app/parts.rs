@@ -269,6 +269,7 @@ impl Shared {
                 .collect(),
             limits,
             user_agent: USER_AGENT.to_owned(),
+            certificate_ahead: settings.certificate_warning,
             ..tidings_sender::Config::default()
         };
         let attempts: Arc<dyn Attempts> = Arc::new(Arc::clone(egress));

@@ -70,6 +70,8 @@ pub(crate) struct ExternalIssuer {
 pub(crate) struct Webhooks {
     /// How many webhooks one scope (owner and product) may have.
     pub(crate) per_scope: Option<usize>,
+    /// How long before a webhook's client certificate ends operators are told.
+    pub(crate) certificate_warning: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -278,6 +278,11 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
             file.webhooks.per_scope,
             if dev { 1000 } else { 1 },
         )?,
+        certificate_warning: duration(
+            "webhooks.certificate_warning",
+            file.webhooks.certificate_warning.as_deref(),
+            30 * DAY,
+        )?,
         min_timeout: if dev { Duration::from_millis(50) } else { SECOND },
         delivery,
         egress_allow,

@@ -33,6 +33,7 @@ pub(crate) fn show(settings: &Settings) -> String {
     ));
     line(format!("max_ttl = {:?}", secs(settings.token_max_ttl)));
     line(format!("[webhooks]\nper_scope = {}", settings.webhooks_per_scope));
+    line(format!("certificate_warning = {:?}", secs(settings.certificate_warning)));
     let delivery = &settings.delivery;
     line(format!("[delivery]\ndefault_ladder = {:?}", delivery.default_ladder));
     line(format!("max_open = {}\nremembered = {}", delivery.max_open, delivery.remembered));
@@ -48,13 +49,7 @@ pub(crate) fn show(settings: &Settings) -> String {
         let steps: Vec<_> = steps.iter().map(|step| format!("{:?}", secs(*step))).collect();
         line(format!("{name} = [{}]", steps.join(", ")));
     }
-    let nets = |nets: &[ipnet::IpNet]| {
-        nets.iter().map(|net| format!("\"{net}\"")).collect::<Vec<_>>().join(", ")
-    };
-    line(format!("[egress]\nallow = [{}]", nets(&settings.egress_allow)));
-    line(format!("deny = [{}]", nets(&settings.egress_deny)));
-    line(format!("allow_http = {}", settings.allow_http));
-    line(format!("ports = {:?}", settings.ports));
+    line(egress(settings));
     line(format!("[eventlog]\nretention = {:?}", secs(settings.eventlog_retention)));
     line(format!("max_lag = {:?}", secs(settings.eventlog_max_lag)));
     line(format!("[keys]\nretention = {:?}", secs(settings.keys_retention)));
@@ -122,6 +117,21 @@ fn issuer(issuer: &ExternalIssuer) -> String {
         "{{ issuer = {:?}, audience = {:?}, jwks_url = {:?}{ca_file}, certificate_bound = {} }}",
         issuer.issuer, issuer.audience, issuer.jwks_url, issuer.certificate_bound
     )
+}
+
+/// The section `[egress]`.
+fn egress(settings: &Settings) -> String {
+    let nets = |nets: &[ipnet::IpNet]| {
+        nets.iter().map(|net| format!("\"{net}\"")).collect::<Vec<_>>().join(", ")
+    };
+    let lines = [
+        "[egress]".to_owned(),
+        format!("allow = [{}]", nets(&settings.egress_allow)),
+        format!("deny = [{}]", nets(&settings.egress_deny)),
+        format!("allow_http = {}", settings.allow_http),
+        format!("ports = {:?}", settings.ports),
+    ];
+    lines.join("\n")
 }
 
 /// A duration as the settings file takes it, in one unit: `250ms`, `72h`, `90d`.

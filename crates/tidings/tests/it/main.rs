@@ -10,6 +10,7 @@ mod golden;
 mod guarded;
 mod headers;
 mod help;
+mod identities;
 mod ingest;
 mod life;
 mod merchants;

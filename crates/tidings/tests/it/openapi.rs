@@ -9,7 +9,9 @@ use std::{
 };
 
 use serde::Deserialize;
+use serde_json::json;
 use tidings_e2e::{http::Client, tools};
+use tidings_testkit::certificate::{Authority, Validity};
 
 use crate::stage::Stage;
 
@@ -102,12 +104,20 @@ async fn schemathesis_finds_no_answer_that_the_description_does_not_name() {
     let stage = Stage::with(true, &[("TIDINGS_WEBHOOKS__PER_SCOPE", "1000000")]).await;
     let scopes = "eds.read eds.write eds.publish admin";
     let token = stage.token(&["--pm", "20", "--issuer", "7001", "--scope", scopes]);
+    let authority = Authority::new();
+    let client = authority.issue(&["client"], Validity::Now);
+    let pem = json!({
+        "caBundle": authority.root_pem(), "clientCertificate": client.certificate_pem(),
+        "clientKey": client.key_pem(),
+    });
+    let pem = pem.to_string();
     let program = |name: &str| {
         let mut command = Command::new(home.join("venv/bin").join(name));
         command
             .current_dir(stage.folder.path())
             .env("TIDINGS_URL", stage.base())
             .env("TIDINGS_TOKEN", &token)
+            .env("PEM", &pem)
             .env("RECEIVER_URL", stage.receiver.url("schemathesis"));
         command
     };

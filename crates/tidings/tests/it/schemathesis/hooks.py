@@ -19,6 +19,7 @@ from schemathesis.core.parameters import ParameterLocation as Place
 from schemathesis.generation.meta import TestPhase
 
 URL, RECEIVER = os.environ["TIDINGS_URL"], os.environ["RECEIVER_URL"]
+PEM = json.loads(os.environ["PEM"])
 TOKEN = {"authorization": f"Bearer {os.environ['TIDINGS_TOKEN']}"}
 COUNT = itertools.count(1)
 FORBIDDEN = {"pan", "cvv", "pin", "cvv2", "track1", "track2", "pinblock"}
@@ -289,6 +290,15 @@ def of_webhook(body):
         body["productId"] = PRODUCTS[0]
     of_headers(body["config"])
     of_url(body["config"])
+    of_tls(body["config"])
+
+
+def of_tls(config):
+    """Certificates and keys that are some, and fit."""
+    tls = config.get("tls")
+    if tls is not None:
+        config["url"] = "https://127.0.0.1:9/"
+        tls.update({name: PEM[name] for name in ("caBundle", "clientCertificate", "clientKey")})
 
 
 def of_headers(config):
