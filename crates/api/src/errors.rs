@@ -89,6 +89,8 @@ codes! {
     InvalidRequestBody = "INVALID_REQUEST_BODY", 400, "The body is not what this request takes.";
     InvalidUrl = "INVALID_URL", 400, "The URL cannot be an endpoint.";
     InvalidCustomHeader = "INVALID_CUSTOM_HEADER", 400, "The custom header cannot be sent.";
+    InvalidAuthentication = "INVALID_AUTHENTICATION", 400,
+        "The sign-in of config.authentication cannot be used.";
     InvalidTlsIdentity = "INVALID_TLS_IDENTITY", 400,
         "The certificates or the key of config.tls cannot be used.";
     InvalidStatus = "INVALID_STATUS", 400, "The status must be active or inactive.";

@@ -123,11 +123,18 @@ fn request(state: &State, webhook: &Webhook) -> Result<Request, AttemptCode> {
             headers.insert(name, value);
         }
     }
+    let policy = &state.config.url_policy;
+    let sign_in = webhook.oauth.as_ref();
+    let sign_in = sign_in.map(|oauth| webhooks::authentication::sign_in(oauth, policy));
+    let sign_in = sign_in
+        .transpose()
+        .map_err(|refusal| refusal.map_or(AttemptCode::BadConfig, |refusal| refusal.code()))?;
     let identity = webhook.tls.as_ref().map(webhooks::tls::identity).transpose();
     Ok(Request {
         webhook: webhook.id,
         target: Arc::new(target),
         identity: identity.map_err(|_refusal| AttemptCode::BadConfig)?.map(Arc::new),
+        sign_in: sign_in.map(Arc::new),
         headers,
         body,
         timeout: TIMEOUT,

@@ -157,6 +157,7 @@ fn build(state: &State, input: &HookInput, snapshot: &Snapshot) -> Result<Webhoo
         modified: now,
         label: input.label.clone(),
         basic: None,
+        oauth: None,
         tls: None,
         signature: HookSignature::None,
         wire_names: input.wire_names,

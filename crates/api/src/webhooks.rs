@@ -1,6 +1,7 @@
 //! Webhooks of the EDS API: create, list, read, replace, status, delete
 //! (`spec.md` §1.6).
 
+pub(crate) mod authentication;
 pub(crate) mod body;
 pub(crate) mod change;
 mod create;
@@ -119,6 +120,8 @@ pub(crate) async fn update(call: &Call<'_>) -> Result<Answer, ApiError> {
         next.events = input.events.iter().flatten().map(|name| Arc::from(name.as_str())).collect();
         next.url.clone_from(&input.config.url);
         next.headers = merge_headers(&input.config.headers, &webhook.headers)?;
+        let stored = (webhook.basic.as_ref(), webhook.oauth.as_ref());
+        (next.basic, next.oauth) = authentication::merge(&input.config.authentication, stored)?;
         let way = (input.config.url.as_str(), state.now());
         next.tls = tls::merge(input.config.tls.as_ref(), webhook.tls.as_ref(), way)?;
         apply_settings(&mut next.settings, &input.config.settings);

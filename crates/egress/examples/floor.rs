@@ -99,6 +99,7 @@ async fn run_egress(
         webhook: WebhookId::from_random([1; 16]),
         target,
         identity: None,
+        sign_in: None,
         headers: headers(),
         body: body.clone(),
         timeout: Duration::from_secs(15),

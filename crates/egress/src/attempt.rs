@@ -3,7 +3,7 @@
 use std::{fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, header, response::Parts};
+use http::{HeaderMap, HeaderValue, StatusCode, header, response::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tidings_types::{AttemptCode, Clock, WebhookId};
@@ -21,6 +21,7 @@ use crate::{
     metrics::{Dropped, Metrics, Origin},
     pool::Pool,
     request::Request,
+    sign_in::{Means, NoToken},
     target::Target,
 };
 
@@ -55,6 +56,9 @@ pub struct AttemptReport {
     /// Whether the endpoint's name and a way to it were found. `None` if nobody looked: on
     /// a kept connection, for an address in the place of a name, or out of time.
     pub found: Option<bool>,
+    /// What was shown, to the endpoint or to its authorization server, that no setting
+    /// holds: to be hidden where the snippet is kept.
+    pub shown: Option<HeaderValue>,
 }
 
 /// Makes attempts. Cheap to share behind an `Arc`.
@@ -124,10 +128,20 @@ impl Egress {
     /// Makes one attempt. What went wrong is in the report.
     ///
     /// Dropping the future closes the connection; the request may have reached
-    /// the endpoint.
+    /// the endpoint. A token that is missing is asked for before the request's own time
+    /// begins.
     pub async fn attempt(&self, mut request: Request) -> AttemptReport {
         let shared = &self.shared;
         let started = shared.clock.monotonic();
+        let token = match shared.sign_in(&mut request).await {
+            Ok(token) => token,
+            Err(NoToken { said, shown }) => {
+                let duration = shared.clock.monotonic().since(started);
+                shared.metrics.attempted(AttemptCode::OauthTokenFailed, duration);
+                let report = AttemptReport::without_answer(AttemptCode::OauthTokenFailed);
+                return AttemptReport { duration, snippet: said, shown, ..report };
+            }
+        };
         let mut progress = Progress::default();
         let answered = timeout(request.timeout, shared.exchange(&mut request, &mut progress)).await;
         let duration = shared.clock.monotonic().since(started);
@@ -140,6 +154,14 @@ impl Egress {
         report.reused = progress.reused;
         report.found = progress.found;
         report.written |= progress.written;
+        if let (Some(sign_in), Some(token)) = (&request.sign_in, token) {
+            match (report.code, report.http_status) {
+                (AttemptCode::Delivered, _) => sign_in.accepted(),
+                (_, 401) => sign_in.refused(&token),
+                _ => {}
+            }
+            report.shown = Some(token);
+        }
         shared.metrics.attempted(report.code, duration);
         report
     }
@@ -233,6 +255,18 @@ impl Egress {
 }
 
 impl Shared {
+    /// Signs in, if the webhook wants that, and gives what it shows.
+    async fn sign_in(&self, request: &mut Request) -> Result<Option<HeaderValue>, NoToken> {
+        let Some(sign_in) = &request.sign_in else { return Ok(None) };
+        let means =
+            Means { connector: &*self.connector, clock: &*self.clock, metrics: &self.metrics };
+        let user_agent = request.headers.get(header::USER_AGENT);
+        // In a box of its own, so that attempts without a sign-in do not carry it.
+        let token = Box::pin(sign_in.header(means, user_agent)).await?;
+        request.headers.insert(header::AUTHORIZATION, token.clone());
+        Ok(Some(token))
+    }
+
     async fn exchange(
         &self,
         request: &mut Request,
@@ -387,11 +421,12 @@ impl AttemptReport {
             reused: false,
             written: false,
             found: None,
+            shown: None,
         }
     }
 
     fn of_answer(code: AttemptCode, parts: &Parts, snippet: BytesMut) -> Self {
-        let first = |name| parts.headers.get(name).map(http::HeaderValue::as_bytes);
+        let first = |name| parts.headers.get(name).map(HeaderValue::as_bytes);
         let retry_after = first(header::RETRY_AFTER).filter(|value| value.len() <= MAX_RETRY_AFTER);
         let location = first(header::LOCATION)
             .filter(|_| code == AttemptCode::RedirectRefused)
@@ -440,7 +475,7 @@ fn has_body_without_place(parts: &Parts) -> bool {
 fn has_one_length(headers: &HeaderMap) -> bool {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let length = lengths.next();
-    let is_number = |value: &http::HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
+    let is_number = |value: &HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
     lengths.next().is_none()
         && length.is_none_or(is_number)
         && !(length.is_some() && headers.contains_key(header::TRANSFER_ENCODING))

@@ -8,6 +8,7 @@
 //! It follows no redirect, decodes no compression, knows no proxy, reads at most
 //! 16 KiB of an answer, and decides nothing about retries.
 
+mod assertion;
 mod attempt;
 mod config;
 mod connect;
@@ -19,9 +20,11 @@ mod metrics;
 mod net;
 mod pool;
 mod request;
+mod sign_in;
 mod target;
 mod wire;
 
+pub use assertion::{AssertionKey, AssertionKeyError};
 pub use attempt::{AttemptReport, Egress};
 pub use config::Config;
 pub use connect::{ConnectError, Connector, Io};
@@ -31,4 +34,5 @@ pub use identity::{Identity, IdentityPart, IdentityParts, IdentityRefusal, certi
 pub use metrics::Metrics;
 pub use net::NetConnector;
 pub use request::Request;
+pub use sign_in::{ClientProof, SignIn, SignInParts};
 pub use target::{Policy, Target, UrlRefusal};

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body_util::Full;
 use tidings_types::WebhookId;
 
-use crate::{connection::Post, identity::Identity, target::Target};
+use crate::{connection::Post, identity::Identity, sign_in::SignIn, target::Target};
 
 /// Headers that only the connection may set: a request with one of its own could
 /// smuggle another request past a proxy (`reliability-security.md` §3.2).
@@ -31,6 +31,8 @@ pub struct Request {
     /// As whom its connection is made, and whom that believes. Without it there is no
     /// client certificate, and the public authorities are believed.
     pub identity: Option<Arc<Identity>>,
+    /// How it signs in at the endpoint: sets the `authorization` header.
+    pub sign_in: Option<Arc<SignIn>>,
     /// All headers but those of the connection: `host`, `content-length` and
     /// `accept-encoding` are added. A request that sets another of them (such as
     /// `transfer-encoding`) is not sent and ends as `BAD_CONFIG`.

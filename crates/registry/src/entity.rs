@@ -137,6 +137,7 @@ pub struct Webhook {
     pub modified: Timestamp,
     pub label: String,
     pub basic: Option<Basic>,
+    pub oauth: Option<OAuth>,
     pub tls: Option<TlsIdentity>,
     pub signature: HookSignature,
     /// Whether bodies name the types as the vendor does.
@@ -208,6 +209,44 @@ pub struct SigningSecret {
 pub struct Basic {
     pub username: String,
     pub password: Secret,
+}
+
+/// How requests sign in at the endpoint with OAuth 2 client credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OAuth {
+    pub token_url: String,
+    pub client_id: String,
+    pub method: OAuthMethod,
+    /// The client's secret, or its key in PEM.
+    pub secret: Secret,
+    /// Of the key, if it has one.
+    pub key_id: Option<String>,
+    pub scope: Option<String>,
+    pub audience: Option<String>,
+}
+
+/// How the client proves who it is (OpenID Connect Core §9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OAuthMethod {
+    SecretBasic,
+    SecretPost,
+    PrivateKey,
+}
+
+impl OAuthMethod {
+    pub const ALL: &'static [Self] = &[Self::SecretBasic, Self::SecretPost, Self::PrivateKey];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SecretBasic => "client_secret_basic",
+            Self::SecretPost => "client_secret_post",
+            Self::PrivateKey => "private_key_jwt",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|method| method.as_str() == name)
+    }
 }
 
 /// As whom a webhook's connections are made, and whom they believe; all in PEM. At

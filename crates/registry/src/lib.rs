@@ -24,8 +24,8 @@ mod tenants;
 
 pub use entity::{
     Basic, ClientCertificate, CommandRecord, Configuration, CustomHeader, EntityKey, HookSettings,
-    HookSignature, IdKey, Issuer, Merchant, Pause, PauseOf, Product, ProgrammeManager,
-    SigningSecret, SourceKey, State, Suspension, TlsIdentity, Webhook, wire_name,
+    HookSignature, IdKey, Issuer, Merchant, OAuth, OAuthMethod, Pause, PauseOf, Product,
+    ProgrammeManager, SigningSecret, SourceKey, State, Suspension, TlsIdentity, Webhook, wire_name,
 };
 pub use fold::{Fold, Unreadable, Verdict};
 pub use keys_topic::{KeysError, KeysTopic};

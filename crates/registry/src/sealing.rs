@@ -16,8 +16,8 @@ use v1::registry_record::State as Proto;
 
 use crate::entity::{
     Basic, ClientCertificate, CommandRecord, Configuration, CustomHeader, HookSettings,
-    HookSignature, IdKey, Issuer, Merchant, Pause, PauseOf, Product, ProgrammeManager,
-    SigningSecret, SourceKey, State, Suspension, TlsIdentity, Webhook,
+    HookSignature, IdKey, Issuer, Merchant, OAuth, OAuthMethod, Pause, PauseOf, Product,
+    ProgrammeManager, SigningSecret, SourceKey, State, Suspension, TlsIdentity, Webhook,
 };
 
 /// A sealed value as it stands in records.
@@ -264,7 +264,10 @@ fn encode_webhook(webhook: &Webhook, sealer: &Sealer<'_>) -> v1::Webhook {
             },
         }),
         wire_names: webhook.wire_names,
-        endpoint_sign_in: Bytes::new(),
+        endpoint_sign_in: webhook
+            .oauth
+            .as_ref()
+            .map_or_else(Bytes::new, |oauth| encode_oauth(oauth, sealer)),
         tls_identity: webhook.tls.as_ref().map_or_else(Bytes::new, |tls| encode_tls(tls, sealer)),
         partitions: webhook.partitions,
         suspended_reason: suspension.map(|it| it.reason.clone()).unwrap_or_default(),
@@ -272,6 +275,36 @@ fn encode_webhook(webhook: &Webhook, sealer: &Sealer<'_>) -> v1::Webhook {
         suspended_failing_since: suspension.map_or(0, |it| it.failing_since.as_millis()),
         suspended_last_code: suspension.map(|it| it.last_code.clone()).unwrap_or_default(),
     }
+}
+
+fn encode_oauth(oauth: &OAuth, sealer: &Sealer<'_>) -> Bytes {
+    tidings_proto::encode(&v1::EndpointSignIn {
+        token_url: oauth.token_url.clone(),
+        client_id: oauth.client_id.clone(),
+        method: oauth.method.as_str().to_owned(),
+        secret: sealer.secret("oauth", oauth.secret.expose()),
+        key_id: oauth.key_id.clone().unwrap_or_default(),
+        scope: oauth.scope.clone().unwrap_or_default(),
+        audience: oauth.audience.clone().unwrap_or_default(),
+    })
+}
+
+fn decode_oauth(bytes: &Bytes, opener: &Opener<'_>) -> Result<Option<OAuth>, OpenError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let oauth: v1::EndpointSignIn =
+        tidings_proto::decode(bytes.clone()).map_err(|_malformed| OpenError::Damaged)?;
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    Ok(Some(OAuth {
+        method: OAuthMethod::from_name(&oauth.method).ok_or(OpenError::Damaged)?,
+        secret: opener.secret("oauth", oauth.secret.as_ref())?,
+        token_url: oauth.token_url,
+        client_id: oauth.client_id,
+        key_id: some(oauth.key_id),
+        scope: some(oauth.scope),
+        audience: some(oauth.audience),
+    }))
 }
 
 fn encode_tls(tls: &TlsIdentity, sealer: &Sealer<'_>) -> Bytes {
@@ -462,6 +495,7 @@ fn decode_webhook(
         modified: Timestamp::from_millis(proto.modified),
         label: proto.label.clone(),
         basic,
+        oauth: decode_oauth(&proto.endpoint_sign_in, opener)?,
         tls: decode_tls(&proto.tls_identity, opener)?,
         signature,
         wire_names: proto.wire_names,

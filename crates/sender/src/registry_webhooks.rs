@@ -10,10 +10,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 use parking_lot::Mutex;
 use tidings_delivery::{Standing, Suspended};
-use tidings_egress::{Identity, IdentityParts, Policy, Target};
+use tidings_egress::{
+    AssertionKey, ClientProof, Identity, IdentityParts, Policy, SignIn, SignInParts, Target,
+};
 use tidings_registry::{
-    Change, EntityKey, HookSignature, KeysTopic, ProposeError, Registry, Snapshot, State,
-    Suspension, TombStone, Webhook as Registered, wire_name,
+    Change, EntityKey, HookSignature, KeysTopic, OAuth, OAuthMethod, ProposeError, Registry,
+    Snapshot, State, Suspension, TombStone, Webhook as Registered, wire_name,
 };
 use tidings_types::{
     AttemptCode, BoxFuture, HookOwner, Ordering, Scope, Slot, StuckKey, WebhookId, WebhookStatus,
@@ -63,7 +65,13 @@ impl RegistryWebhooks {
         Self(Arc::new(Shared { registry, config, prepared: Mutex::default() }))
     }
 
-    fn prepare(&self, snapshot: &Snapshot, registered: &Registered) -> Webhook {
+    /// Prepares a webhook; `before` is what it was prepared as last.
+    fn prepare(
+        &self,
+        snapshot: &Snapshot,
+        registered: &Registered,
+        before: Option<&Webhook>,
+    ) -> Webhook {
         let config = &self.0.config;
         let settings = &registered.settings;
         let default = match registered.owner {
@@ -85,6 +93,10 @@ impl RegistryWebhooks {
             Ok(identity) => (target, identity),
             Err(code) => (Err(code), None),
         };
+        let (target, sign_in) = match sign_in(registered, &config.policy, before) {
+            Ok(sign_in) => (target, sign_in),
+            Err(code) => (Err(code), None),
+        };
         Webhook {
             id: registered.id,
             version: registered.version,
@@ -94,6 +106,8 @@ impl RegistryWebhooks {
             owner: owner(&registered.owner),
             target,
             identity,
+            sign_in,
+            sign_in_secret: registered.oauth.as_ref().map(|oauth| oauth.secret.clone()),
             headers: fixed_headers(&config.user_agent, custom, basic.as_ref()),
             timeout: settings.timeout,
             max_in_flight: usize::try_from(settings.max_in_flight).unwrap_or(1),
@@ -127,6 +141,45 @@ fn identity(registered: &Registered) -> Result<Option<Arc<Identity>>, AttemptCod
             Err(AttemptCode::BadConfig)
         }
     }
+}
+
+/// How a webhook's requests sign in. What has not changed keeps the token that it has.
+///
+/// # Errors
+/// When what is stored cannot be used.
+fn sign_in(
+    registered: &Registered,
+    policy: &Policy,
+    before: Option<&Webhook>,
+) -> Result<Option<Arc<SignIn>>, AttemptCode> {
+    let Some(oauth) = &registered.oauth else { return Ok(None) };
+    let parts = sign_in_parts(oauth, policy)?;
+    let kept = before.and_then(|before| before.sign_in.as_ref());
+    Ok(Some(match kept.filter(|kept| kept.is_of(&parts)) {
+        Some(kept) => Arc::clone(kept),
+        None => Arc::new(SignIn::new(parts)),
+    }))
+}
+
+fn sign_in_parts(oauth: &OAuth, policy: &Policy) -> Result<SignInParts, AttemptCode> {
+    let target = Target::parse(&oauth.token_url, policy).map_err(|refusal| refusal.code())?;
+    let secret = || oauth.secret.clone();
+    let proof = match oauth.method {
+        OAuthMethod::SecretBasic => ClientProof::Basic(secret()),
+        OAuthMethod::SecretPost => ClientProof::Post(secret()),
+        OAuthMethod::PrivateKey => ClientProof::Key {
+            key: AssertionKey::from_pem(&oauth.secret)
+                .map_err(|_unusable| AttemptCode::BadConfig)?,
+            key_id: oauth.key_id.clone(),
+        },
+    };
+    Ok(SignInParts {
+        target: Arc::new(target),
+        client_id: oauth.client_id.clone(),
+        proof,
+        scope: oauth.scope.clone(),
+        audience: oauth.audience.clone(),
+    })
 }
 
 /// A pause stops what would be sent, and nothing else.
@@ -196,6 +249,8 @@ fn deleted(id: WebhookId, stone: &TombStone) -> Webhook {
         owner: Owner::Operator,
         target: Err(AttemptCode::BadConfig),
         identity: None,
+        sign_in: None,
+        sign_in_secret: None,
         headers: http::HeaderMap::new(),
         timeout: std::time::Duration::from_secs(15),
         max_in_flight: 1,
@@ -246,7 +301,10 @@ impl Webhooks for RegistryWebhooks {
             let standing = standing(&snapshot, registered);
             let reused = known(&registered.id, registered.version, standing)
                 .filter(|_| !depends_on_merchant(registered));
-            let webhook = reused.unwrap_or_else(|| Arc::new(self.prepare(&snapshot, registered)));
+            let webhook = reused.unwrap_or_else(|| {
+                let before = before.get(&registered.id).map(AsRef::as_ref);
+                Arc::new(self.prepare(&snapshot, registered, before))
+            });
             now.insert(registered.id, webhook);
         }
         for (id, stone) in snapshot.deleted_webhooks.iter() {

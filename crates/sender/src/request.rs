@@ -82,8 +82,15 @@ pub(crate) fn build(
         }
         Signing::Merchant(None) => {}
     }
-    let identity = webhook.identity.clone();
-    Ok(Request { webhook: webhook.id, target, identity, headers, body, timeout: webhook.timeout })
+    Ok(Request {
+        webhook: webhook.id,
+        target,
+        identity: webhook.identity.clone(),
+        sign_in: webhook.sign_in.clone(),
+        headers,
+        body,
+        timeout: webhook.timeout,
+    })
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {

@@ -3,11 +3,12 @@
 //! number, sealed.
 
 use bytes::Bytes;
+use http::HeaderValue;
 use tidings_proto::v1;
 use tidings_signing::{KeyRing, SealKey};
 use tidings_types::{NotificationId, snippet_aad};
 
-use crate::webhook::Webhook;
+use crate::webhook::{Webhook, shown_texts};
 
 /// Longest text that is kept, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -24,16 +25,27 @@ pub(crate) fn may_be_kept(event_type: &str) -> bool {
     !event_type.parse::<u16>().is_ok_and(|code| (106..=111).contains(&code))
 }
 
+/// What an attempt was answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer<'a> {
+    pub(crate) bytes: &'a Bytes,
+    /// What it had shown beside what the webhook's settings hold.
+    pub(crate) shown: Option<&'a HeaderValue>,
+}
+
 /// Seals a snippet.
 pub(crate) fn seal(
     ring: &KeyRing,
     notification: NotificationId,
-    answer: &Bytes,
+    answer: Answer<'_>,
     webhook: &Webhook,
     nonce: [u8; 12],
 ) -> v1::Sealed {
-    let mut text = String::from_utf8_lossy(answer).into_owned();
+    let mut text = String::from_utf8_lossy(answer.bytes).into_owned();
     if text.len() >= MIN_SECRET {
+        if let Some(shown) = answer.shown {
+            hide(&mut text, &shown_texts(shown));
+        }
         hide(&mut text, webhook.secret_texts());
     }
     let text = redact(&text);

@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tidings_delivery::{Ladders, Rules, Standing, Suspended};
-use tidings_egress::{Identity, Target};
+use tidings_egress::{Identity, SignIn, Target};
 use tidings_proto::v1;
 use tidings_signing::{AsymmetricKey, Secret, WebhookSecret, sha256};
 use tidings_types::{AttemptCode, Ordering, StuckKey, Timestamp, WebhookId};
@@ -97,6 +97,11 @@ pub struct Webhook {
     /// As whom its connections are made. One that cannot be used stands in the place of
     /// the target: nothing is sent without it.
     pub identity: Option<Arc<Identity>>,
+    /// How its requests sign in at the endpoint, with the token that there is. One that
+    /// cannot be used stands in the place of the target too.
+    pub sign_in: Option<Arc<SignIn>>,
+    /// What is shown to the authorization server.
+    pub sign_in_secret: Option<Secret>,
     /// Headers that every request carries, as [`fixed_headers`] makes them.
     pub headers: HeaderMap,
     pub timeout: Duration,
@@ -167,6 +172,12 @@ impl Webhook {
                 hide(password.as_bytes());
             }
         }
+        if let Some(secret) = &self.sign_in_secret {
+            hide(secret.expose());
+            // As it stands in a form.
+            let form: String = url::form_urlencoded::byte_serialize(secret.expose()).collect();
+            hide(form.as_bytes());
+        }
         // The longer ones first: one may be a part of another.
         texts.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
         texts
@@ -206,6 +217,18 @@ fn encodings(secret: &[u8], out: &mut Vec<String>) {
         let own = (before * 8).div_ceil(6)..(bytes.len() * 8) / 6;
         STANDARD.encode(&bytes).get(own).into_iter().for_each(&mut base64);
     }
+}
+
+/// What was shown to a server on one attempt, as that may echo it.
+pub(crate) fn shown_texts(shown: &HeaderValue) -> Vec<String> {
+    let mut texts = Vec::new();
+    let whole = shown.as_bytes();
+    encodings(whole, &mut texts);
+    if let Some(token) = whole.strip_prefix(b"Bearer ") {
+        encodings(token, &mut texts);
+    }
+    texts.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
+    texts
 }
 
 /// Never zero.

@@ -149,6 +149,7 @@ named! {
         TlsProtocol = "TLS_PROTOCOL",
         TlsClientAuth = "TLS_CLIENT_AUTH",
         TlsClientAuthNotAsked = "TLS_CLIENT_AUTH_NOT_ASKED",
+        OauthTokenFailed = "OAUTH_TOKEN_FAILED",
         ResponseHeadersTooLarge = "RESPONSE_HEADERS_TOO_LARGE",
         ProtocolError = "PROTOCOL_ERROR",
         BadConfig = "BAD_CONFIG",
@@ -182,6 +183,7 @@ impl AttemptCode {
             | Self::TlsProtocol
             | Self::TlsClientAuth
             | Self::TlsClientAuthNotAsked
+            | Self::OauthTokenFailed
             | Self::ResponseHeadersTooLarge
             | Self::ProtocolError
             | Self::BadConfig => self.as_str().to_owned(),

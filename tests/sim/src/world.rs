@@ -245,6 +245,7 @@ fn webhook(hook: &HookPlan) -> Webhook {
         modified: BASE,
         label: String::new(),
         basic: None,
+        oauth: None,
         tls: None,
         signature: HookSignature::None,
         wire_names: false,

@@ -9,6 +9,7 @@ use tidings_catalogue::{
 use tidings_types::{Ordering, ProductId, StuckKey, WebhookStatus};
 
 use super::{
+    authentication::{self, AuthenticationInput},
     headers::{self, HeaderInput},
     tls::{self, TlsInput},
 };
@@ -35,6 +36,7 @@ const CONFIG_MEMBERS: &[&str] = &[
     "url",
     "customHeaders",
     "tls",
+    "authentication",
     "ordering",
     "stuckKey",
     "ladder",
@@ -64,6 +66,7 @@ pub(crate) struct ConfigInput {
     pub(crate) url: String,
     pub(crate) headers: Vec<HeaderInput>,
     pub(crate) tls: Option<TlsInput>,
+    pub(crate) authentication: AuthenticationInput,
     pub(crate) settings: SettingsInput,
 }
 
@@ -175,8 +178,14 @@ fn read_config(object: Object<'_>, config: &Config, faults: &mut Vec<Fault>) -> 
     let headers =
         object.get("customHeaders").map(|value| headers::read(value, faults)).unwrap_or_default();
     let tls = tls::read(object, faults);
+    let authentication = authentication::read(object, config, faults);
+    if authentication != AuthenticationInput::None
+        && let Some(header) = headers.iter().find(|header| header.is_authorization())
+    {
+        faults.push(wrong(header.path.as_str(), "is set by config.authentication"));
+    }
     let settings = read_settings(object, config, faults);
-    ConfigInput { url: url.into_owned(), headers, tls, settings }
+    ConfigInput { url: url.into_owned(), headers, tls, authentication, settings }
 }
 
 /// A URL as the operator's policy wants it (contract §3).

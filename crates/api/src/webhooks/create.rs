@@ -8,7 +8,7 @@ use tidings_signing::WebhookSecret;
 use tidings_types::{HookOwner, WebhookStatus};
 
 use super::{
-    apply_settings,
+    apply_settings, authentication,
     body::{self, Purpose, WebhookInput},
     check_product, merge_headers,
     registering::{register, remember, replayed},
@@ -54,6 +54,7 @@ fn build(call: &Call<'_>, input: &WebhookInput, snapshot: &Snapshot) -> Result<W
     let events: Vec<&str> = input.events.iter().flatten().map(String::as_str).collect();
     let mut settings = HookSettings::default();
     apply_settings(&mut settings, &input.config.settings);
+    let (basic, oauth) = authentication::merge(&input.config.authentication, (None, None))?;
     let mut webhook = Webhook {
         id,
         slot: tidings_signing::slot(id),
@@ -75,7 +76,8 @@ fn build(call: &Call<'_>, input: &WebhookInput, snapshot: &Snapshot) -> Result<W
         created: now,
         modified: now,
         label: String::new(),
-        basic: None,
+        basic,
+        oauth,
         tls: tls::merge(input.config.tls.as_ref(), None, (&input.config.url, now))?,
         signature: HookSignature::None,
         wire_names: false,

@@ -68,6 +68,13 @@ pub(crate) struct HeaderInput {
     pub(crate) path: String,
 }
 
+impl HeaderInput {
+    /// Whether it is what a sign-in at the endpoint sets.
+    pub(crate) fn is_authorization(&self) -> bool {
+        comparable(&self.name) == "authorization"
+    }
+}
+
 impl std::fmt::Debug for HeaderInput {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Any value may hold a key of the customer's.

@@ -6,6 +6,7 @@ use tidings_registry::{Snapshot, Webhook};
 use tidings_types::{HookOwner, ProductId, Scope};
 
 use super::{
+    authentication,
     headers::MASK,
     tls::{self, TlsShape},
 };
@@ -38,6 +39,8 @@ struct ConfigShape {
     custom_headers: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<TlsShape>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authentication: Option<Value>,
     ordering: String,
     stuck_key: String,
     ladder: String,
@@ -69,6 +72,7 @@ pub(crate) fn shape(webhook: &Webhook, snapshot: &Snapshot, config: &Config) -> 
             url: webhook.url.clone(),
             custom_headers: headers(webhook),
             tls: webhook.tls.as_ref().map(tls::shape),
+            authentication: authentication::shape(webhook.basic.as_ref(), webhook.oauth.as_ref()),
             ordering: settings.ordering.clone(),
             stuck_key: settings.stuck_key.clone(),
             ladder: settings.ladder.clone().unwrap_or_else(|| config.default_ladder.clone()),

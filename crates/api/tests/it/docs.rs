@@ -109,6 +109,10 @@ fn attempt(code: AttemptCode) -> (&'static str, &'static str) {
             "did not ask for the client certificate that the webhook has",
             "let the server ask for it, or take it out of the webhook; nothing is sent without it",
         ),
+        AttemptCode::OauthTokenFailed => (
+            "was not asked: its authorization server gave no token",
+            "look at what it answered (`responseSnippet`), and at `config.authentication`",
+        ),
         AttemptCode::ResponseHeadersTooLarge => {
             ("answered with too large headers", "send less than 16 KiB of headers")
         }

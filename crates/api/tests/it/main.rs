@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, also in what it is made of")]
 
 mod attempts;
+mod authentication;
 mod compat;
 mod docs;
 mod envelope;

@@ -94,6 +94,7 @@ impl Attempting {
             webhook,
             target,
             identity: None,
+            sign_in: None,
             headers: HeaderMap::new(),
             body,
             timeout: TIMEOUT,

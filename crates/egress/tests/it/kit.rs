@@ -117,6 +117,7 @@ impl Kit {
             webhook: webhook(1),
             target: Arc::new(target),
             identity: None,
+            sign_in: None,
             headers,
             body: Bytes::from_static(b"{\"a\":1}"),
             timeout: Duration::from_secs(15),

@@ -7,6 +7,7 @@ mod identity;
 mod kit;
 mod names;
 mod reuse;
+mod sign_in;
 mod ssrf;
 mod time;
 mod tls;

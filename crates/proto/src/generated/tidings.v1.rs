@@ -737,7 +737,7 @@ pub struct Webhook {
     pub merchant_signature: ::core::option::Option<MerchantSignature>,
     #[prost(bool, tag = "18")]
     pub wire_names: bool,
-    /// Reserved for later: sign-in at the endpoint.
+    /// Empty, or an EndpointSignIn.
     #[prost(bytes = "bytes", tag = "19")]
     pub endpoint_sign_in: ::prost::bytes::Bytes,
     /// Empty, or a TlsIdentity.
@@ -820,6 +820,29 @@ pub struct BasicAuth {
     pub username: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub password: ::core::option::Option<Sealed>,
+}
+/// How requests sign in at the endpoint, beside Basic.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndpointSignIn {
+    #[prost(string, tag = "1")]
+    pub token_url: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub client_id: ::prost::alloc::string::String,
+    /// "client_secret_basic", "client_secret_post", "private_key_jwt"
+    #[prost(string, tag = "3")]
+    pub method: ::prost::alloc::string::String,
+    /// the client's secret, or its key in PEM
+    #[prost(message, optional, tag = "4")]
+    pub secret: ::core::option::Option<Sealed>,
+    /// "": none
+    #[prost(string, tag = "5")]
+    pub key_id: ::prost::alloc::string::String,
+    /// "": none
+    #[prost(string, tag = "6")]
+    pub scope: ::prost::alloc::string::String,
+    /// "": none
+    #[prost(string, tag = "7")]
+    pub audience: ::prost::alloc::string::String,
 }
 /// As whom a webhook's connections are made, and whom they believe; all in PEM.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

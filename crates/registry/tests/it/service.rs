@@ -184,10 +184,11 @@ async fn no_secret_stands_in_the_topic_or_in_a_debug_text() {
     let snapshot = one.snapshot();
     let printed = format!("{snapshot:?}");
     let id_key = *snapshot.id_key().unwrap();
-    let secrets: [&[u8]; 8] = [
+    let secrets: [&[u8]; 9] = [
         b"the-header-secret",
         b"the-basic-password",
         b"the-tls-key",
+        b"the-oauth-secret",
         b"the-signature-key",
         b"the-source-key",
         &[b'a'; 32],

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use tidings_broker::{Broker, Fault, Faults, LocalBroker, LocalConfig};
 use tidings_registry::{
-    Basic, Change, ClientCertificate, CustomHeader, EntityKey, HookSettings, HookSignature,
-    Registry, RegistryError, SigningSecret, State, Suspension, TlsIdentity, Webhook,
+    Basic, Change, ClientCertificate, CustomHeader, EntityKey, HookSettings, HookSignature, OAuth,
+    OAuthMethod, Registry, RegistryError, SigningSecret, State, Suspension, TlsIdentity, Webhook,
 };
 use tidings_signing::{AsymmetricKey, KeyRing, Secret, WebhookSecret, slot};
 use tidings_testkit::{SeededRng, TokioClock};
@@ -159,6 +159,15 @@ pub(crate) fn webhook(number: u8) -> Webhook {
         basic: Some(Basic {
             username: "user".to_owned(),
             password: Secret::from("the-basic-password"),
+        }),
+        oauth: Some(OAuth {
+            token_url: "https://as.client.example/token".to_owned(),
+            client_id: "tidings".to_owned(),
+            method: OAuthMethod::SecretPost,
+            secret: Secret::from("the-oauth-secret"),
+            key_id: Some("k1".to_owned()),
+            scope: Some("hooks".to_owned()),
+            audience: Some("the audience".to_owned()),
         }),
         tls: Some(TlsIdentity {
             ca_bundle: Some("the authorities".to_owned()),

@@ -202,6 +202,7 @@ impl Lab {
             modified: self.clock.now(),
             label: String::new(),
             basic: None,
+            oauth: None,
             tls: None,
             signature: HookSignature::None,
             wire_names: false,

@@ -1,6 +1,5 @@
 //! Starts attempts and takes in what they came to.
 
-use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use std::{
     future::Future,
@@ -303,7 +302,8 @@ impl Running {
         };
         row.hook.finished(at, &came_to, now, random, &mut self.process);
         let keeps_answer = !report.snippet.is_empty() && snippet::may_be_kept(&body.event_type);
-        let answer = keeps_answer.then_some(&report.snippet);
+        let answer = snippet::Answer { bytes: &report.snippet, shown: report.shown.as_ref() };
+        let answer = keeps_answer.then_some(answer);
         self.collect_facts(key, (!delivered).then_some(&body), answer);
         self.table.make_ready(key);
         self.settle(key);
@@ -314,7 +314,7 @@ impl Running {
         &mut self,
         key: RowKey,
         body: Option<&Delivery>,
-        answer: Option<&Bytes>,
+        answer: Option<snippet::Answer<'_>>,
     ) {
         let Some(row) = self.table.get_mut(key) else { return };
         let (slot, webhook) = (row.slot, row.hook.id());

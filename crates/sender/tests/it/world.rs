@@ -116,6 +116,7 @@ impl Attempts for Scripted {
                 reused: false,
                 written: true,
                 found: Some(true),
+                shown: None,
             }
         })
     }
@@ -353,6 +354,8 @@ impl World {
             owner: Owner::ProgrammeManager(20),
             target: Ok(Arc::new(Target::parse("http://127.0.0.1:9/hook", &policy).unwrap())),
             identity: None,
+            sign_in: None,
+            sign_in_secret: None,
             headers: fixed_headers("Tidings/test", [], None),
             timeout: Duration::from_secs(15),
             max_in_flight: 64,

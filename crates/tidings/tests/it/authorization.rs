@@ -23,12 +23,12 @@ use crate::{
 };
 
 /// The authorization server; ends with its standard input.
-struct Provider {
+pub(crate) struct Provider {
     child: Child,
-    issuer: String,
+    pub(crate) issuer: String,
 }
 
-fn key_pair() -> ed25519_compact::KeyPair {
+pub(crate) fn key_pair() -> ed25519_compact::KeyPair {
     let mut seed = [0; 32];
     tidings_telemetry::SystemRng::new().fill(&mut seed);
     ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new(seed))
@@ -36,8 +36,6 @@ fn key_pair() -> ed25519_compact::KeyPair {
 
 impl Provider {
     fn start(key: &ed25519_compact::KeyPair) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/oidc");
-        let home = tools::node(&folder).unwrap();
         let jwk = json!({
             "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": "c",
             "x": URL_SAFE_NO_PAD.encode(*key.pk),
@@ -61,6 +59,13 @@ impl Provider {
                 "bank": {"issuerid": "7001"}, "reader": {"pmid": 20}, "unbound": {"pmid": 20},
             },
         });
+        Self::with(&setup)
+    }
+
+    /// With these clients, and claims of their tokens.
+    pub(crate) fn with(setup: &Value) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/oidc");
+        let home = tools::node(&folder).unwrap();
         let mut child = Command::new("node")
             .arg(home.join("provider.mjs"))
             .arg(setup.to_string())

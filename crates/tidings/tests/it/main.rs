@@ -20,6 +20,7 @@ mod new_types;
 mod openapi;
 mod pauses;
 mod roles;
+mod sign_in;
 mod stage;
 mod tight;
 mod tls;

@@ -1,4 +1,4 @@
-// An authorization server for the tests: clients that sign in with private_key_jwt,
+// An authorization server for the tests: clients that sign in with a key or a secret,
 // access tokens that are JWTs, bound to a certificate where the client wants that.
 // Takes {"clients":[…],"claims":{…}} as its argument, prints its address, and ends
 // with its standard input.
@@ -21,7 +21,7 @@ server.listen(0, "127.0.0.1", () => {
     jwks: { keys: [jwk("rsa", { modulusLength: 2048 }, "PS256"), jwk("ec", { namedCurve: "P-256" }, "ES256")] },
     clientDefaults: { id_token_signed_response_alg: "ES256", grant_types: ["client_credentials"], redirect_uris: [], response_types: [] },
     extraTokenClaims: (_context, token) => claims[token.clientId],
-    enabledJWA: { clientAuthSigningAlgValues: ["EdDSA"] },
+    enabledJWA: { clientAuthSigningAlgValues: ["EdDSA", "ES256", "RS256"] },
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },

@@ -291,6 +291,7 @@ def of_webhook(body):
     of_headers(body["config"])
     of_url(body["config"])
     of_tls(body["config"])
+    of_sign_in(body["config"])
 
 
 def of_tls(config):
@@ -299,6 +300,14 @@ def of_tls(config):
     if tls is not None:
         config["url"] = "https://127.0.0.1:9/"
         tls.update({name: PEM[name] for name in ("caBundle", "clientCertificate", "clientKey")})
+
+
+def of_sign_in(config):
+    sign_in = config.get("authentication") or {}
+    if "privateKey" in sign_in:
+        sign_in["privateKey"] = PEM["clientKey"]
+    if "tokenUrl" in sign_in:
+        sign_in["tokenUrl"] = "https://127.0.0.1:9/token"
 
 
 def of_headers(config):
