@@ -1,6 +1,10 @@
 //! The settings of the API, already checked.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use crate::errors::{ApiError, Code};
 
@@ -25,6 +29,8 @@ pub struct Config {
     pub ladders: BTreeSet<String>,
     /// Which URLs may be endpoints.
     pub url_policy: tidings_egress::Policy,
+    /// The addresses that requests come from, by region, for clients to let in.
+    pub egress_addresses: BTreeMap<String, Vec<IpAddr>>,
     /// What heartbeats name themselves.
     pub user_agent: String,
     /// How long a fraud alert may be answered.

@@ -10,6 +10,7 @@ use http::{
 };
 use http_body_util::BodyExt as _;
 use hyper::body::Frame;
+use serde_json::json;
 use tidings_auth::{Principal, Thumbprint};
 use tidings_registry::Snapshot;
 use tracing::Instrument as _;
@@ -427,5 +428,18 @@ async fn run_eds(call: &Call<'_>, operation: Eds) -> Result<Answer, ApiError> {
         Eds::ListConfigurations => configurations::list(call),
         Eds::GetConfiguration => configurations::get(call).await,
         Eds::UpdateConfiguration => configurations::update(call).await,
+        Eds::EgressAddresses => Ok(addresses(state)),
     }
+}
+
+/// `GET /egress/addresses`: where requests come from, for clients to let in
+/// (`spec.md` §3.6).
+fn addresses(state: &State) -> Answer {
+    let content: Vec<_> = state
+        .config
+        .egress_addresses
+        .iter()
+        .map(|(region, addresses)| json!({ "region": region, "addresses": addresses }))
+        .collect();
+    Answer::ok(&json!({ "content": content }))
 }

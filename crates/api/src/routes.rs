@@ -83,6 +83,7 @@ pub(crate) enum Eds {
     ListConfigurations,
     GetConfiguration,
     UpdateConfiguration,
+    EgressAddresses,
 }
 
 impl Operation {

@@ -135,10 +135,10 @@ impl Egress {
         let started = shared.clock.monotonic();
         let token = match shared.sign_in(&mut request).await {
             Ok(token) => token,
-            Err(NoToken { said, shown }) => {
+            Err(NoToken { code, said, shown }) => {
                 let duration = shared.clock.monotonic().since(started);
-                shared.metrics.attempted(AttemptCode::OauthTokenFailed, duration);
-                let report = AttemptReport::without_answer(AttemptCode::OauthTokenFailed);
+                shared.metrics.attempted(code, duration);
+                let report = AttemptReport::without_answer(code);
                 return AttemptReport { duration, snippet: said, shown, ..report };
             }
         };
@@ -329,6 +329,9 @@ impl Shared {
 /// What connecting says of our own name server and network. That an address can be
 /// reached says nothing of the name server.
 fn way(target: &Target, failed: Option<&ConnectError>) -> Option<bool> {
+    if failed.is_some_and(|error| error.code.is_ours()) {
+        return None;
+    }
     if failed.is_some_and(|error| error.is_lost) {
         return Some(false);
     }

@@ -1,10 +1,13 @@
 //! The limits under which connections are opened and answers are read.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use rustls_pki_types::CertificateDer;
 
-use crate::target::Policy;
+use crate::{net::Proxy, target::Policy};
 
 /// How this crate behaves; see the field texts for where each limit comes from
 /// (`reliability-security.md` §2.5 unless another source is named).
@@ -20,6 +23,13 @@ pub struct Config {
     pub max_addresses: usize,
     /// Name servers to ask instead of the system's.
     pub name_servers: Vec<SocketAddr>,
+    /// Addresses of this machine that connections go out from, in turn; none: the
+    /// system chooses. An endpoint's addresses of a kind (IPv4, IPv6) that none of them
+    /// is of are not dialled.
+    pub bind: Vec<IpAddr>,
+    /// The proxy that every connection goes through. It is asked for the address that
+    /// was judged, never for a name.
+    pub proxy: Option<Proxy>,
     /// Certificate authorities trusted beside the public ones.
     pub extra_roots: Vec<CertificateDer<'static>>,
     /// Idle connections kept for one webhook: as many as it may have in flight
@@ -60,6 +70,8 @@ impl Default for Config {
             dns_timeout: Duration::from_secs(2),
             max_addresses: 8,
             name_servers: Vec::new(),
+            bind: Vec::new(),
+            proxy: None,
             extra_roots: Vec::new(),
             max_idle_per_webhook: 64,
             max_idle: 2_000,

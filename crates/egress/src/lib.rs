@@ -5,7 +5,7 @@
 //! name was resolved (`reliability-security.md` §3.1). What the endpoint did is a
 //! value ([`AttemptReport`]), never an error.
 //!
-//! It follows no redirect, decodes no compression, knows no proxy, reads at most
+//! It follows no redirect, decodes no compression, knows no proxy of the environment, reads at most
 //! 16 KiB of an answer, and decides nothing about retries.
 
 mod assertion;
@@ -32,7 +32,7 @@ pub use fetch::{FetchError, Fetcher};
 pub use filter::{Class, classify};
 pub use identity::{Identity, IdentityPart, IdentityParts, IdentityRefusal, certificate_not_after};
 pub use metrics::Metrics;
-pub use net::NetConnector;
+pub use net::{NetConnector, Proxy, ProxyError};
 pub use request::Request;
 pub use sign_in::{ClientProof, SignIn, SignInParts};
 pub use target::{Policy, Target, UrlRefusal};

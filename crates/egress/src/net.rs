@@ -2,10 +2,11 @@
 //!
 //! The one place that opens sockets to strangers. A name is resolved once per
 //! connection, and the sockets go to the very addresses that were looked at, so
-//! that a name cannot answer twice. No proxy, no search domain.
+//! that a name cannot answer twice. No proxy but the operator's, no search domain.
 
 mod dns;
 mod tls;
+mod way;
 
 use std::{
     fmt,
@@ -17,22 +18,21 @@ use rustls_pki_types::ServerName;
 use tidings_types::{AttemptCode, BoxFuture};
 use tokio::{
     net::TcpStream,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use url::Host;
 
 use crate::{
     config::Config,
-    connect::{ConnectError, Connector, Io, io_code},
+    connect::{ConnectError, Connector, Io},
     identity::Identity,
     metrics::Metrics,
     target::{Policy, Target},
 };
 
-use self::{dns::Dns, tls::Tls};
+use self::{dns::Dns, tls::Tls, way::Way};
 
-/// The least that one of several addresses gets of the time to connect.
-const MIN_ADDRESS_TIME: Duration = Duration::from_millis(500);
+pub use self::way::{Proxy, ProxyError};
 
 /// Connects over TCP, and TLS where the target wants it.
 pub struct NetConnector {
@@ -41,6 +41,7 @@ pub struct NetConnector {
     max_addresses: usize,
     dns: Dns,
     tls: Tls,
+    way: Way,
     metrics: Metrics,
 }
 
@@ -60,6 +61,7 @@ impl NetConnector {
             max_addresses: config.max_addresses,
             dns: Dns::new(config),
             tls: Tls::new(&config.extra_roots),
+            way: Way::new(config),
             metrics,
         }
     }
@@ -76,7 +78,7 @@ impl NetConnector {
         let addresses = self.vetted(target).await?;
         let deadline = Instant::now() + self.connect_timeout;
         let secured = timeout_at(deadline, async {
-            let stream = dial(&addresses, deadline).await?;
+            let stream = self.way.dial(&addresses, deadline, &self.dns).await?;
             self.secure(target, stream, identity).await.map_err(ConnectError::from)
         });
         secured.await.unwrap_or(Err(AttemptCode::ConnectTimeout.into()))
@@ -127,50 +129,4 @@ impl Connector for NetConnector {
     ) -> BoxFuture<'a, Result<Box<dyn Io>, ConnectError>> {
         Box::pin(self.open(target, identity))
     }
-}
-
-/// Tries the addresses in turn. Each gets its share of the time that is left, so
-/// that one that swallows packets does not use up the others' (§7.5, EP6).
-async fn dial(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ConnectError> {
-    let mut last = ConnectError::from(AttemptCode::ConnectTimeout);
-    let mut untried = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-    for address in addresses {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = (left / untried.max(1)).max(MIN_ADDRESS_TIME);
-        untried = untried.saturating_sub(1);
-        match timeout(share, dial_one(*address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_late) => last = AttemptCode::ConnectTimeout.into(),
-        }
-    }
-    Err(last)
-}
-
-async fn dial_one(address: SocketAddr) -> Result<TcpStream, ConnectError> {
-    #[expect(clippy::disallowed_methods, reason = "the one door: the address is vetted")]
-    let connecting = TcpStream::connect(address);
-    let stream = connecting.await.map_err(|error| connect_error(&error))?;
-    if stream.peer_addr().map_err(|error| ConnectError::from(io_code(&error)))? != address {
-        return Err(AttemptCode::BlockedAddress.into());
-    }
-    stream.set_nodelay(true).map_err(|error| ConnectError::from(io_code(&error)))?;
-    Ok(stream)
-}
-
-/// Unreachable networks and hosts count as refusals: somebody said no at once. Where
-/// that was this machine, no way was found.
-fn connect_error(error: &std::io::Error) -> ConnectError {
-    use std::io::ErrorKind;
-    #[expect(clippy::wildcard_enum_match_arm, reason = "foreign and not exhaustive")]
-    let (code, is_lost) = match error.kind() {
-        ErrorKind::ConnectionReset => (AttemptCode::ConnectionReset, false),
-        ErrorKind::TimedOut => (AttemptCode::ConnectTimeout, false),
-        ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable => {
-            (AttemptCode::ConnectRefused, false)
-        }
-        // No route, no free port or descriptor, a firewall of this machine.
-        _ => (AttemptCode::ConnectRefused, true),
-    };
-    ConnectError { code, is_lost }
 }

@@ -118,6 +118,8 @@ pub struct SignIn {
 /// Why there is no token.
 #[derive(Clone)]
 pub(crate) struct NoToken {
+    /// What the attempt comes to: `OAUTH_TOKEN_FAILED`, or a fault of ours.
+    pub(crate) code: AttemptCode,
     /// For the client: what happened, and the beginning of what the server answered.
     pub(crate) said: Bytes,
     /// What was shown to the server beside what the settings hold.
@@ -188,6 +190,7 @@ impl SignIn {
         let (post, shown) = self.post(means.clock, user_agent)?;
         let answered = exchange(means, &self.parts.target, post).await;
         let (status, body) = answered.map_err(|code| NoToken {
+            code: if code.is_ours() { code } else { AttemptCode::OauthTokenFailed },
             said: format!("the token endpoint: {code}").into(),
             shown: shown.clone(),
         })?;
@@ -305,7 +308,7 @@ async fn exchange(
 impl NoToken {
     fn saying(what: &str) -> Self {
         let said = format!("the token endpoint {what}").into();
-        Self { said, shown: None }
+        Self { code: AttemptCode::OauthTokenFailed, said, shown: None }
     }
 
     fn answered(status: StatusCode, body: &[u8], shown: Option<HeaderValue>) -> Self {
@@ -317,7 +320,7 @@ impl NoToken {
             said.extend_from_slice(b": ");
             said.extend_from_slice(body.get(..MAX_SHOWN).unwrap_or(body));
         }
-        Self { said: said.into(), shown }
+        Self { code: AttemptCode::OauthTokenFailed, said: said.into(), shown }
     }
 }
 

@@ -150,6 +150,9 @@ struct Running {
     telling: Option<BoxFuture<'static, notices::Told>>,
     next_telling: Instant,
     next_certificates: Instant,
+    next_complaint: Instant,
+    /// Until then nothing is sent, for nothing gets out.
+    way_out_at: Instant,
 }
 
 /// What woke the loop.
@@ -224,6 +227,8 @@ impl Running {
             telling: None,
             next_telling: now,
             next_certificates: now,
+            next_complaint: now,
+            way_out_at: now,
             config,
             deps,
         }

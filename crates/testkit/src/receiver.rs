@@ -44,6 +44,8 @@ pub struct Received {
     pub at: Instant,
     /// The how many-th connection it came on, from 0.
     pub connection: u64,
+    /// Where it came from; `None` in memory.
+    pub peer: Option<SocketAddr>,
 }
 
 /// What is kept of requests.

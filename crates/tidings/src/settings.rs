@@ -9,7 +9,12 @@ mod file;
 mod load;
 mod show;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 pub(crate) use file::{ExternalIssuer, File};
 pub(crate) use load::{Flags, Source, load};
@@ -42,6 +47,9 @@ pub(crate) struct Settings {
     pub(crate) egress_deny: Vec<ipnet::IpNet>,
     pub(crate) allow_http: bool,
     pub(crate) ports: Vec<u16>,
+    pub(crate) egress_bind: Vec<IpAddr>,
+    pub(crate) egress_proxy: Option<tidings_egress::Proxy>,
+    pub(crate) egress_addresses: BTreeMap<String, Vec<IpAddr>>,
     pub(crate) eventlog_retention: Duration,
     pub(crate) eventlog_max_lag: Duration,
     pub(crate) keys_retention: Duration,

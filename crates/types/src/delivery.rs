@@ -152,11 +152,21 @@ named! {
         OauthTokenFailed = "OAUTH_TOKEN_FAILED",
         ResponseHeadersTooLarge = "RESPONSE_HEADERS_TOO_LARGE",
         ProtocolError = "PROTOCOL_ERROR",
+        /// The operator's proxy is not there or does not let us in.
+        ProxyFailed = "PROXY_FAILED",
+        /// The operator's source address is not one of this machine.
+        BindFailed = "BIND_FAILED",
         BadConfig = "BAD_CONFIG",
     }
 }
 
 impl AttemptCode {
+    /// Whether it says nothing of the endpoint: the fault is the operator's, and the
+    /// attempt does not count.
+    pub const fn is_ours(self) -> bool {
+        matches!(self, Self::ProxyFailed | Self::BindFailed)
+    }
+
     /// Reads what [`AttemptCode::text`] writes.
     pub fn from_text(text: &str) -> Option<Self> {
         if text.starts_with("HTTP_") { Some(Self::Http) } else { Self::from_name(text) }
@@ -186,6 +196,8 @@ impl AttemptCode {
             | Self::OauthTokenFailed
             | Self::ResponseHeadersTooLarge
             | Self::ProtocolError
+            | Self::ProxyFailed
+            | Self::BindFailed
             | Self::BadConfig => self.as_str().to_owned(),
         }
     }

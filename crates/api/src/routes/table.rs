@@ -552,6 +552,14 @@ pub(crate) const ROUTES: &[Route] = &[
     eds(Eds::Ping, GET, "/Webhooks/{webhookId}/ping", WRITE, "The same as heartbeat")
         .gives("Heartbeat")
         .fails(HEARTBEAT),
+    eds(
+        Eds::EgressAddresses,
+        GET,
+        "/egress/addresses",
+        READ,
+        "Lists the addresses that requests come from, by region",
+    )
+    .gives("EgressAddresses"),
     eds(Eds::AnswerFraudAlert, POST, "/fraudalertresponse", WRITE, "Answers a fraud alert (101)")
         .takes("FraudAnswer")
         .gives("FraudAnswered")

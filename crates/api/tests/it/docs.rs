@@ -119,6 +119,14 @@ fn attempt(code: AttemptCode) -> (&'static str, &'static str) {
         AttemptCode::ProtocolError => {
             ("answered with something that is not HTTP", "look at the server and its port")
         }
+        AttemptCode::ProxyFailed => (
+            "was not asked: our own proxy failed",
+            "nothing; the operator mends it, and the attempt does not count",
+        ),
+        AttemptCode::BindFailed => (
+            "was not asked: we could not go out from the operator's address",
+            "nothing; the operator mends it, and the attempt does not count",
+        ),
         AttemptCode::BadConfig => (
             "has a URL or header that is not allowed any more",
             "update the webhook; the answer says what is wrong",

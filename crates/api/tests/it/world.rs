@@ -146,6 +146,10 @@ pub(crate) fn config(dev: bool) -> Config {
             ports: vec![443, 8443],
             ..tidings_egress::Policy::default()
         },
+        egress_addresses: BTreeMap::from([(
+            "default".to_owned(),
+            vec!["3.8.229.11".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        )]),
         user_agent: "Tidings/test".to_owned(),
         fraud_answer_window: Duration::from_secs(72 * 3600),
         metrics_public: false,

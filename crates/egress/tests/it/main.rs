@@ -11,3 +11,4 @@ mod sign_in;
 mod ssrf;
 mod time;
 mod tls;
+mod way;

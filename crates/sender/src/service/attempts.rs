@@ -14,7 +14,7 @@ use tidings_egress::{AttemptReport, Target};
 use tidings_signing::OpenError;
 use tidings_types::{AttemptCode, Lane, Offset, Ordering, Sabotage, TopicPartition};
 
-use super::Running;
+use super::{Running, own_fault::SHUT_IN};
 use crate::{
     bodies::BodyError,
     outbox::Pending,
@@ -264,6 +264,15 @@ impl Running {
         let random = self.deps.rng.next_u64();
         if self.deps.sabotage.is(Sabotage::InventDelivered) {
             report.code = AttemptCode::Delivered;
+        }
+        if report.code.is_ours() {
+            self.shut_in(report.code);
+            self.deps.metrics.not_counted.inc();
+            if let Some(row) = self.table.get_mut(key) {
+                row.hook.put_back(at, now + SHUT_IN, &mut self.process);
+            }
+            self.settle(key);
+            return;
         }
         let is_of_now = target.is_some_and(|target| self.has_target(key, &target));
         // What the URL before came to says nothing of this one. If we find nobody, that

@@ -2,18 +2,42 @@
 //! as if an operator had paused them, and attempts that found nobody do not count. What
 //! they failed with before stands.
 //!
-//! What makes it our fault stands in [`tidings_delivery::OwnFault`].
+//! Where our own proxy or source address fails, each attempt says so itself: it does not
+//! count, and is made again a little later.
+//!
+//! What makes the other our fault stands in [`tidings_delivery::OwnFault`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use tidings_delivery::Turn;
 use tidings_egress::Target;
+use tidings_types::AttemptCode;
 
 use super::{Running, tick::Chore};
 use crate::{table::RowKey, webhook::Webhook};
 
+/// For how long nothing is sent after that.
+pub(super) const SHUT_IN: Duration = Duration::from_secs(2);
+/// How often it is said that the way out fails.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
 impl Running {
+    /// Our proxy or our source address fails: says so, not too often, and sends nothing
+    /// for a while.
+    pub(super) fn shut_in(&mut self, code: AttemptCode) {
+        self.way_out_at = self.mono() + SHUT_IN;
+        if self.mono() < self.next_complaint {
+            return;
+        }
+        self.next_complaint = self.mono() + COMPLAIN_EVERY;
+        tracing::error!(
+            %code,
+            "nothing gets out: attempts do not count and are made again; check egress.proxy and \
+             egress.bind"
+        );
+    }
+
     /// Takes in whether the endpoint of a webhook was found, if anybody looked. Returns
     /// whether an attempt that came to this does not count.
     pub(super) fn looked(&mut self, key: RowKey, found: Option<bool>) -> bool {

@@ -38,7 +38,16 @@ impl Running {
             .is_some_and(|live| self.mono().since(live.last_alive()) <= self.config.session / 2)
     }
 
+    /// Whether nothing got out just now: our proxy or our source address fails. What is
+    /// ready waits, so that nothing is taken up only to wait open.
+    fn is_shut_in(&self) -> bool {
+        self.mono() < self.way_out_at
+    }
+
     fn serve_ready(&mut self) {
+        if self.is_shut_in() {
+            return;
+        }
         if !self.is_alive() {
             self.is_stalled = true;
             return;
@@ -81,7 +90,7 @@ impl Running {
         let mut started = 0;
         while started < STARTS_PER_HOOK {
             // Rule: liveness, for each attempt.
-            if !self.is_alive() {
+            if !self.is_alive() || self.is_shut_in() {
                 break;
             }
             self.look_at_registry();
@@ -96,7 +105,7 @@ impl Running {
         self.settle(key);
         let Some(row) = self.table.get(key) else { return started };
         let waits_for_room = self.process.room().any == 0 || !self.process.may_say();
-        let waits = waits_for_room || !self.is_alive();
+        let waits = waits_for_room || !self.is_alive() || self.is_shut_in();
         if started == STARTS_PER_HOOK || (waits && row.hook.has_work(now)) {
             self.table.make_ready(key);
         }
@@ -172,7 +181,9 @@ impl Running {
         let room = self.process.room();
         let has_room = room.any > 0 && self.process.may_say() && !self.stopping;
         if self.table.ready_len() > 0 {
-            if self.is_stalled {
+            if self.is_shut_in() {
+                wait = wait.min(self.way_out_at.since(mono));
+            } else if self.is_stalled {
                 wait = wait.min(self.config.session / 8);
             } else if has_room {
                 return Duration::ZERO;

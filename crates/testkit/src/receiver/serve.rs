@@ -50,6 +50,7 @@ pub(super) async fn serve(shared: Arc<Shared>, mut stream: Stream, number: u64) 
             let mut all = shared.received.lock();
             if let Some(mut received) = received {
                 received.connection = number;
+                received.peer = stream.peer();
                 all.push(received);
             }
             shared.requests.fetch_add(1, Ordering::AcqRel);
@@ -149,6 +150,7 @@ fn parse(buffer: &[u8]) -> io::Result<Option<(Received, usize, usize)>> {
         body: Bytes::new(),
         at: Instant::now(),
         connection: 0,
+        peer: None,
     };
     Ok(Some((received, head, length)))
 }
@@ -183,6 +185,14 @@ fn content_length(head: &[u8]) -> usize {
 }
 
 impl Stream {
+    fn peer(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Tls(stream) => stream.get_ref().0.peer_addr().ok(),
+            Self::Memory(_) => None,
+        }
+    }
+
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_all(bytes).await?;
         self.flush().await

@@ -222,8 +222,12 @@ impl Shared {
     }
 
     fn egress(&self, egress_metrics: tidings_egress::Metrics) -> Arc<Egress> {
-        let egress_config =
-            tidings_egress::Config { policy: self.policy.clone(), ..Default::default() };
+        let egress_config = tidings_egress::Config {
+            policy: self.policy.clone(),
+            bind: self.settings.egress_bind.clone(),
+            proxy: self.settings.egress_proxy.clone(),
+            ..Default::default()
+        };
         let net = Arc::new(NetConnector::new(&egress_config, egress_metrics.clone()));
         let connector: Arc<dyn tidings_egress::Connector> = match &self.failpoints {
             Some(points) => Arc::new(failpoints::BreakingConnector::new(net, Arc::clone(points))),
@@ -323,6 +327,7 @@ impl Shared {
                 .chain(settings.delivery.ladders.keys().cloned())
                 .collect(),
             url_policy: self.policy.clone(),
+            egress_addresses: settings.egress_addresses.clone(),
             user_agent: USER_AGENT.to_owned(),
             fraud_answer_window: settings.fraud_answer_window,
             metrics_public: settings.metrics_public,

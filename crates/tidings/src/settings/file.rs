@@ -110,6 +110,13 @@ pub(crate) struct Egress {
     pub(crate) allow_http: Option<bool>,
     /// The ports that endpoints may use.
     pub(crate) ports: Option<Vec<u16>>,
+    /// Addresses of this machine that requests go out from, in turn.
+    pub(crate) bind: Option<Vec<String>>,
+    /// The CONNECT proxy that requests go out through, as `http://HOST:PORT`.
+    pub(crate) proxy: Option<String>,
+    /// The addresses that clients see requests come from, by region, for them to let in:
+    /// shown by the API, not used.
+    pub(crate) addresses: Option<BTreeMap<String, Vec<String>>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

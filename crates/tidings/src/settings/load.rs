@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 use tidings_api::{Compat, Rate};
 use tidings_broker::KafkaConfig;
-use tidings_egress::Policy;
+use tidings_egress::{Policy, Proxy};
 
 use super::{
     BrokerChoice, DeliverySettings, File, Listen, Settings, SettingsError, TlsClients, TlsFiles,
@@ -289,6 +289,9 @@ fn build(file: &File, flags: &Flags) -> Result<Settings, SettingsError> {
         egress_deny,
         allow_http: file.egress.allow_http.unwrap_or(dev),
         ports: ports(file)?,
+        egress_bind: ips("egress.bind", file.egress.bind.as_deref().unwrap_or_default())?,
+        egress_proxy: egress_proxy(file)?,
+        egress_addresses: egress_addresses(file)?,
         // What is forgotten cannot be accounted for, shown or sent again.
         eventlog_retention: at_least(
             "eventlog.retention",
@@ -398,6 +401,33 @@ fn ports(file: &File) -> Result<Vec<u16>, SettingsError> {
     Ok(ports.clone())
 }
 
+fn ips(key: &str, texts: &[String]) -> Result<Vec<IpAddr>, SettingsError> {
+    let parse = |text: &String| {
+        text.parse().map_err(|_bad| bad(key, format!("{text:?} is not an address")))
+    };
+    texts.iter().map(parse).collect()
+}
+
+fn egress_proxy(file: &File) -> Result<Option<Proxy>, SettingsError> {
+    let proxy = file.egress.proxy.as_deref().map(Proxy::parse).transpose();
+    proxy.map_err(|error| bad("egress.proxy", error.to_string()))
+}
+
+fn egress_addresses(file: &File) -> Result<BTreeMap<String, Vec<IpAddr>>, SettingsError> {
+    let is_legal = |name: &str| {
+        (1..=32).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let of = |(region, texts): (&String, &Vec<String>)| {
+        let key = format!("egress.addresses.{region}");
+        if !is_legal(region) {
+            return Err(bad(&key, "a region has 1 to 32 letters, digits and hyphens"));
+        }
+        Ok((region.clone(), ips(&key, texts)?))
+    };
+    file.egress.addresses.iter().flatten().map(of).collect()
+}
+
 fn log_level(file: &File) -> Result<String, SettingsError> {
     let level = file.log.level.clone().unwrap_or_else(|| "info".to_owned());
     if ["error", "warn", "info", "debug", "trace"].contains(&level.as_str()) {
@@ -410,7 +440,7 @@ fn log_level(file: &File) -> Result<String, SettingsError> {
 fn nets(key: &str, texts: &[String]) -> Result<Vec<ipnet::IpNet>, SettingsError> {
     let parse = |text: &String| {
         text.parse::<ipnet::IpNet>()
-            .or_else(|_not_a_net| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
+            .or_else(|_not_a_net| text.parse::<IpAddr>().map(ipnet::IpNet::from))
             .map_err(|_bad| bad(key, format!("{text:?} is not a network such as 10.0.0.0/8")))
     };
     texts.iter().map(parse).collect()
@@ -567,6 +597,27 @@ mod tests {
         assert!(error.contains("delivery.max_open"), "{error}");
         let error = load_text("[slots]\nsession = \"soon\"\n", &[], &Flags::default()).unwrap_err();
         assert!(error.contains("slots.session"), "{error}");
+    }
+
+    #[test]
+    fn ways_out_are_addresses_and_a_proxy_without_a_user() {
+        let text = "[egress]\nbind = [\"203.0.113.4\", \"2001:db8::4\"]\n\
+                    proxy = \"http://proxy.internal:3128\"\n\
+                    [egress.addresses]\ndefault = [\"3.8.229.11\"]\n";
+        let settings = load_text(text, &[], &Flags::default()).unwrap();
+        assert_eq!((settings.egress_bind.len(), settings.egress_addresses.len()), (2, 1));
+        let proxy = settings.egress_proxy.unwrap().to_string();
+        assert_eq!(proxy, "http://proxy.internal:3128");
+        for (text, key) in [
+            ("[egress]\nbind = [\"x\"]\n", "egress.bind"),
+            ("[egress]\nproxy = \"http://user:word@proxy:3128\"\n", "egress.proxy"),
+            ("[egress]\nproxy = \"https://proxy:3128\"\n", "egress.proxy"),
+            ("[egress.addresses]\ndefault = [\"10.0.0.0/8\"]\n", "egress.addresses.default"),
+            ("[egress.addresses]\n\"a b\" = []\n", "egress.addresses.a b"),
+        ] {
+            let error = load_text(text, &[], &Flags::default()).unwrap_err();
+            assert!(error.contains(&format!("`{key}`")), "{error}");
+        }
     }
 
     #[test]

@@ -119,18 +119,29 @@ fn issuer(issuer: &ExternalIssuer) -> String {
     )
 }
 
-/// The section `[egress]`.
+/// The section `[egress]` and what is below it.
 fn egress(settings: &Settings) -> String {
     let nets = |nets: &[ipnet::IpNet]| {
         nets.iter().map(|net| format!("\"{net}\"")).collect::<Vec<_>>().join(", ")
     };
-    let lines = [
+    let mut lines = vec![
         "[egress]".to_owned(),
         format!("allow = [{}]", nets(&settings.egress_allow)),
         format!("deny = [{}]", nets(&settings.egress_deny)),
         format!("allow_http = {}", settings.allow_http),
         format!("ports = {:?}", settings.ports),
     ];
+    let ips = |ips: &[std::net::IpAddr]| {
+        ips.iter().map(|ip| format!("\"{ip}\"")).collect::<Vec<_>>().join(", ")
+    };
+    lines.push(format!("bind = [{}]", ips(&settings.egress_bind)));
+    if let Some(proxy) = &settings.egress_proxy {
+        lines.push(format!("proxy = \"{proxy}\""));
+    }
+    lines.push("[egress.addresses]".to_owned());
+    for (region, addresses) in &settings.egress_addresses {
+        lines.push(format!("{region} = [{}]", ips(addresses)));
+    }
     lines.join("\n")
 }
 

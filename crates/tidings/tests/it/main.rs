@@ -27,4 +27,5 @@ mod tls;
 mod upkeep;
 mod verifiers;
 mod verify;
+mod ways_out;
 mod webhooks;
