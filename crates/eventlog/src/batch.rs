@@ -136,7 +136,10 @@ impl ReadUpTo {
     /// How many records should have come from `expected` on and did not. Records
     /// stand in their partition without gaps.
     pub(crate) fn missing(&self, expected: Offset) -> u64 {
-        let Some((first, count)) = self.run else { return 0 };
+        let Some((first, count)) = self.run else {
+            // What was gone before the view came to the partition is no gap.
+            return if expected == 0 { 0 } else { self.next.saturating_sub(expected) };
+        };
         self.next.saturating_sub(expected.min(first)).saturating_sub(count)
     }
 }

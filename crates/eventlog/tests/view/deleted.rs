@@ -107,3 +107,22 @@ async fn what_retention_has_removed_is_not_missed() {
     let account = view.account(&topics).await;
     assert!(account.agrees(), "{} are gone: {account:?}", gone.len());
 }
+
+/// What went before the view came to it, once it had begun to read, is one.
+#[tokio::test]
+async fn what_is_gone_behind_what_was_read_is_missed() {
+    let topics = topics();
+    for (source, partitions) in [
+        (tidings_eventlog::Source::Routed, &topics.routed),
+        (tidings_eventlog::Source::Outcomes, &topics.outcomes),
+    ] {
+        let mut view = view_of(&topics, &MemoryDisk::default()).await;
+        let (partition, records) = partitions.iter().next().unwrap();
+        let mut batch = tidings_eventlog::Batch::default();
+        batch.skip(source, *partition, records.len() as u64 + 2);
+        view.writer.apply(batch).await.unwrap();
+        let account = view.account(&topics).await;
+        assert!(!account.agrees());
+        assert_eq!(account.missing, [(source.partition(*partition), 2)].into());
+    }
+}

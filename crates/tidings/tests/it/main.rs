@@ -1,6 +1,7 @@
 //! The outer contract, against the real binary: commands, routes, shapes.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod account;
 mod authorization;
 mod commands;
 mod delivery;
