@@ -226,7 +226,6 @@ async fn a_process_without_files_goes_on_and_answers_again_when_it_has_some() {
         idle.push(connect(&base).await);
     }
     assert!(ask(&base).await < IN_TIME);
-    assert_eq!(metric(&base, "tidings_api_failed_accepts_total").await, 0);
     assert!(metric(&base, "tidings_api_open_connections").await <= 128);
     assert!(!server.has_ended().unwrap());
 }
