@@ -156,7 +156,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn every_damaged_row_in_memory_is_found() {
-    let topics = some_topics(20);
+    let topics = some_topics(45);
     let mut rows = 0;
     loop {
         let disk = MemoryDisk::default();
@@ -170,7 +170,7 @@ async fn every_damaged_row_in_memory_is_found() {
         assert!(view.opened.set_aside.is_some(), "row {rows} is damaged");
         rows += 1;
     }
-    assert!(rows > 30, "{rows} rows");
+    assert!(rows > 60, "{rows} rows");
 }
 
 #[tokio::test]
